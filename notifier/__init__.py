@@ -1,0 +1,1 @@
+"""A durable, self-hosted dispatcher for webhooks and email."""

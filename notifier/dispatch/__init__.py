@@ -1,0 +1,1 @@
+"""From due jobs to channels: the claim window, the fair queue, the worker pool."""

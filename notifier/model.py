@@ -1,0 +1,189 @@
+"""The words of the domain: events, jobs, attempts, and the one table of what a job's state may become.
+
+Times are seconds since the Unix epoch, UTC, as floats. Knows nothing of how anything is stored or sent.
+"""
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+MAX_DATA_DEPTH = 64
+"""How deep `data` may nest: JSON that goes deeper is refused before it is read."""
+
+EventType = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.\-/]{1,128}\Z", description="e.g. `user.signup`")]
+Tenant = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}\Z", description="whose event this is")]
+IdempotencyKey = Annotated[
+    str,
+    Meta(pattern=r"^[\x20-\x7e]{1,512}\Z", description="the same key never causes a second event"),
+]
+
+
+class JobState(StrEnum):
+    """Where a job stands (DESIGN: the table of states)."""
+
+    PENDING = "PENDING"
+    """Waits for its `next_attempt_at`: a first try, a retry, or a scheduled delivery."""
+    PROCESSING = "PROCESSING"
+    """Claimed by a live worker."""
+    COMPLETED = "COMPLETED"
+    """The receiver took it."""
+    FAILED = "FAILED"
+    """A permanent error, or the attempts are used up; kept until an operator requeues it."""
+    CANCELLED = "CANCELLED"
+    """An operator withdrew it, or its recipient is suppressed."""
+
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.PENDING: frozenset({JobState.PROCESSING, JobState.CANCELLED}),
+    JobState.PROCESSING: frozenset(
+        {JobState.COMPLETED, JobState.PENDING, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.COMPLETED: frozenset({JobState.PENDING}),
+    JobState.FAILED: frozenset({JobState.PENDING}),
+    JobState.CANCELLED: frozenset({JobState.PENDING}),
+}
+
+REQUEUEABLE = frozenset(state for state, leads_to in TRANSITIONS.items() if JobState.PENDING in leads_to) - {
+    JobState.PROCESSING
+}
+"""The states an operator may requeue from. A PROCESSING job goes back to PENDING only by its worker."""
+
+
+class Priority(IntEnum):
+    """What goes first. A lower number never waits behind a higher one."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+    @classmethod
+    def named(cls, name: str) -> "Priority":
+        """Turn `high`, `normal` or `low` into its rank."""
+        return cls[name.upper()]
+
+
+class Outcome(StrEnum):
+    """What became of one attempt."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One delivery that an event asks for by itself, beside those its routes cause."""
+
+    channel: Annotated[str, Meta(min_length=1, max_length=64, description="`email`, `webhook`, a plugin's")]
+    to: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    """The recipient, for every channel but `webhook`."""
+    url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    """The receiver's address, for `webhook`."""
+    template: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    locale: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_\-]{1,35}\Z")] | None = None
+    priority: Annotated[str, Meta(pattern=r"^(high|normal|low)\Z")] = "normal"
+
+    @property
+    def destination(self) -> str | None:
+        """Where it goes, whichever word the channel uses for it."""
+        return self.url if self.url is not None else self.to
+
+
+class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an app posts: something happened; routes and `deliver` say whom to tell."""
+
+    type: EventType
+    data: dict[str, Any]
+    tenant: Tenant | None = None
+    idempotency_key: IdempotencyKey | None = None
+    deliver_at: Annotated[datetime, Meta(tz=True, description="not before then (RFC 3339)")] | None = None
+    deliver: Annotated[list[Delivery], Meta(max_length=100)] = field(default_factory=list)
+
+
+class EventRecord(Struct, frozen=True, kw_only=True):
+    """An accepted event as it is kept. `data` is the JSON text exactly as it was posted."""
+
+    id: str
+    type: str
+    data: msgspec.Raw
+    created_at: float
+    tenant: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    """Hex SHA-256 of what was posted, kept with an idempotency key to tell a repeat from a conflict."""
+    deliver_at: float | None = None
+
+    def decoded_data(self) -> dict[str, Any]:
+        """`data` as Python values."""
+        return msgspec.json.decode(self.data, type=dict[str, Any])
+
+
+class JobError(Struct, frozen=True):
+    """Why a job's last attempt did not deliver: `code` groups, `message` explains."""
+
+    code: str
+    message: str
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """One delivery: one event × one destination on one channel."""
+
+    id: str
+    event_id: str
+    event_type: str
+    channel: str
+    destination: str | None
+    """None while it could not be made out: such a job is born FAILED, and made out anew when requeued."""
+    lane: str
+    status: JobState
+    created_at: float
+    updated_at: float
+    max_attempts: int
+    tenant: str | None = None
+    route: str | None = None
+    """The route's name; None for a delivery that the event asked for itself."""
+    endpoint: str | None = None
+    template: str | None = None
+    locale: str | None = None
+    priority: int = Priority.NORMAL
+    attempts: int = 0
+    """Attempts spent since the last requeue."""
+    next_attempt_at: float | None = None
+    """Set exactly while PENDING."""
+    error: JobError | None = None
+    claim: int = 0
+    """The fence: grows with every claim, requeue and cancel; a settle under an older number is refused."""
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One try of one job, never changed once written. Its number is its place among the job's attempts."""
+
+    started_at: float
+    duration_ms: float
+    outcome: Outcome
+    status_code: int | None = None
+    error: JobError | None = None
+    response: str | None = None
+    """The first KiB of what the receiver said, as text."""
+
+
+class Claim(Struct, frozen=True):
+    """A worker's time-limited right to one job; `job.claim` is its fence."""
+
+    job: Job
+    event: EventRecord
+
+
+def new_id(prefix: str, now: float) -> str:
+    """Make an opaque, time-ordered id: `prefix_`, 12 hex digits of milliseconds, 20 of randomness."""
+    return f"{prefix}_{int(now * 1000):012x}{secrets.token_hex(10)}"
+
+
+def rfc3339(moment: float) -> str:
+    """Write a time as RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

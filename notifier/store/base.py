@@ -1,0 +1,207 @@
+"""The Store: what every backend promises, and the shapes that cross its border.
+
+Only a store writes. All times are seconds since the epoch. A method that returns has committed and
+synced; one that raises `StoreUnavailableError` may or may not have.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from notifier.model import Attempt, Claim, EventRecord, Job, JobError, JobState
+
+
+class Submission(Struct, frozen=True):
+    """An event with the jobs it causes, to be stored together or not at all."""
+
+    event: EventRecord
+    jobs: tuple[Job, ...]
+
+
+class Added(Struct, frozen=True):
+    """What stands in the store for a submission. A duplicate's event and jobs are those of the first."""
+
+    event: EventRecord
+    jobs: tuple[Job, ...]
+    duplicate: bool
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """What becomes of a claimed job: the state it goes to, and the attempt to write down, if one was made.
+
+    With `attempt` None and `status` PENDING it is a release: the job was claimed and not tried.
+    """
+
+    job_id: str
+    claim: int
+    status: JobState
+    now: float
+    next_attempt_at: float | None = None
+    error: JobError | None = None
+    cause: str | None = None
+    """Groups FAILED jobs that failed alike (`retry.cause_of`)."""
+    spent: bool = False
+    """Whether an attempt of the job's budget is used up."""
+    attempt: Attempt | None = None
+    destination: str | None = None
+    """Set when it was made out only now."""
+    lane: str | None = None
+
+
+class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which jobs an operator means. Fields that are None don't narrow; all given must hold."""
+
+    status: JobState | None = None
+    channel: str | None = None
+    event_type: str | None = None
+    route: str | None = None
+    endpoint: str | None = None
+    destination: str | None = None
+    tenant: str | None = None
+    cause: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+    updated_before: float | None = None
+
+
+class JobPage(Struct, frozen=True):
+    """Jobs, newest first, and the position to go on from (None at the end)."""
+
+    jobs: list[Job]
+    next_position: int | None
+
+
+class FailureGroup(Struct, frozen=True, kw_only=True):
+    """FAILED jobs that failed alike. `message` is one of theirs, unmasked."""
+
+    cause: str
+    channel: str
+    code: str
+    message: str
+    template: str | None
+    count: int
+    first_seen: float
+    last_seen: float
+    sample_job_ids: list[str]
+
+
+class Replay(Struct, frozen=True, kw_only=True):
+    """A requeue by filter that waits for its canary to complete."""
+
+    id: str
+    filter: JobFilter
+    canary_job_id: str
+    created_at: float
+
+
+class Store(Protocol):
+    """Where events, jobs and attempts are kept."""
+
+    async def open(self, now: float) -> int:
+        """Take ownership, bring the schema up to date, return how many orphaned claims were given back.
+
+        Raises StoreInUseError, StoreTooNewError, or StoreUnavailableError.
+        """
+
+    async def close(self) -> None:
+        """Finish what was handed in, and let go."""
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailableError unless reads and the writer work."""
+
+    # What apps cause -----------------------------------------------------------------------------
+
+    async def add(self, submissions: Sequence[Submission]) -> list[Added]:
+        """Store all submissions or none, and sync. One `Added` each, in order.
+
+        An event whose idempotency key is known with the same fingerprint is a duplicate and stores
+        nothing. Raises IdempotencyConflictError where the fingerprint differs.
+        """
+
+    async def event(self, event_id: str) -> tuple[EventRecord, list[Job]]:
+        """Return an event and its jobs. Raises NotFoundError."""
+
+    # What workers do -----------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        *,
+        now: float,
+        until: float,
+        limits: Sequence[int],
+        per_lane: int,
+        exclude: Collection[str] = (),
+        only: Collection[str] | None = None,
+    ) -> list[Claim]:
+        """Claim due PENDING jobs until `until`: higher priorities first, at most `per_lane` of one lane.
+
+        `limits[priority]` bounds the whole answer as it stands when that priority's turn comes. Lanes in
+        `exclude` are passed over; with `only`, no others are looked at. A call looks at a bounded number
+        of lanes; the next goes on from there, so repeated calls reach them all.
+        """
+
+    async def claim_these(self, job_ids: Sequence[str], *, now: float, until: float) -> dict[str, int]:
+        """Claim named jobs where they are PENDING and due. Returns the new fence of each one claimed."""
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Write down what became of a claimed job. False: the claim is no longer ours, nothing is changed."""
+
+    async def renew(self, claims: Sequence[tuple[str, int]], until: float) -> None:
+        """Extend claims (job id, fence) that are still held."""
+
+    async def rescue(self, now: float) -> int:
+        """Give back jobs whose claim has expired; returns how many."""
+
+    async def next_due(self, after: float) -> float | None:
+        """The earliest `next_attempt_at` later than `after` among PENDING jobs."""
+
+    # What operators do ---------------------------------------------------------------------------
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job. Raises NotFoundError."""
+
+    async def attempts(self, job_id: str) -> list[Attempt]:
+        """Return every attempt of a job, oldest first."""
+
+    async def jobs(self, wanted: JobFilter, *, limit: int, before: int | None = None) -> JobPage:
+        """Return a page of jobs, newest first, from before a position."""
+
+    async def count(self, wanted: JobFilter) -> int:
+        """Count the jobs that a filter means."""
+
+    async def counts(self) -> dict[JobState, int]:
+        """Count all jobs by state."""
+
+    async def failures(self, wanted: JobFilter) -> list[FailureGroup]:
+        """Group FAILED jobs by cause, the largest group first."""
+
+    async def requeue(self, job_id: str, now: float) -> Job:
+        """Make a job PENDING, due now, its attempts unspent. Raises NotFoundError, IllegalTransitionError."""
+
+    async def cancel(self, job_id: str, now: float) -> Job:
+        """Withdraw a PENDING job. Raises NotFoundError, IllegalTransitionError."""
+
+    async def requeue_some(self, wanted: JobFilter, *, now: float, limit: int) -> list[str]:
+        """Requeue up to `limit` of the requeueable jobs a filter means, oldest first; returns their ids."""
+
+    async def add_replay(self, replay: Replay) -> None:
+        """Remember a requeue that waits for its canary."""
+
+    async def replays(self) -> list[Replay]:
+        """Return the requeues that wait, oldest first."""
+
+    async def drop_replay(self, replay_id: str) -> None:
+        """Forget a requeue that waits no longer."""
+
+    async def prune(self, *, completed_before: float, failed_before: float, limit: int) -> int:
+        """Delete up to `limit` finished jobs, and events that are left without jobs; returns how many jobs.
+
+        An event that never had a job goes as its `created_at` passes `completed_before`.
+        """
+
+    async def checkpoint(self) -> None:
+        """Do what the backend needs now and then to stay quick."""
+
+    async def setting(self, name: str, default: str) -> str:
+        """Return a kept value, keeping `default` the first time it is asked for."""

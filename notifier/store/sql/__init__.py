@@ -1,0 +1,1 @@
+"""SQL by name: each file holds queries under `-- name: …` headers."""

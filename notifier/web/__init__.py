@@ -1,0 +1,1 @@
+"""HTTP: what apps and operators call. Never touches a channel."""
