@@ -48,10 +48,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset({JobState.PENDING}),
 }
 
-REQUEUEABLE = frozenset(state for state, leads_to in TRANSITIONS.items() if JobState.PENDING in leads_to) - {
-    JobState.PROCESSING
-}
-"""The states an operator may requeue from. A PROCESSING job goes back to PENDING only by its worker."""
+REQUEUEABLE = frozenset(JobState) - {JobState.PROCESSING}
+"""The states an operator may requeue from; a PENDING job becomes due now. Only its worker ends PROCESSING."""
 
 
 class Priority(IntEnum):

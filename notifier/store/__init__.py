@@ -1,1 +1,21 @@
 """Where events, jobs and attempts are kept. Only this package writes, and SQL stands nowhere else."""
+
+from pathlib import Path
+
+from notifier.errors import ConfigError
+from notifier.store.base import Store
+
+__all__ = ["Store", "open_store"]
+
+
+def open_store(url: str, directory: Path) -> Store:
+    """Make the store that a url names (not opened yet). A relative path counts from `directory`.
+
+    Takes `sqlite:///relative.db` or `sqlite:////absolute.db`. Raises ConfigError for any other.
+    """
+    scheme, _, path = url.partition("://")
+    if scheme != "sqlite" or not path.startswith("/") or not path[1:]:
+        raise ConfigError("store.url", 'expected "sqlite:///notifier.db" or "sqlite:////absolute/path.db"')
+    from notifier.store.sqlite import SqliteStore
+
+    return SqliteStore(directory / path[1:])

@@ -1,0 +1,301 @@
+-- Queries of the SQLite store. Sets go in and come out as JSON, one value a statement: a thread beside
+-- a busy event loop pays for the GIL at every step of a statement, not for what a step does.
+
+-- name: event_columns
+event.id, event.type, event.data, event.created_at, event.tenant, event.idempotency_key,
+event.fingerprint, event.deliver_at
+
+-- name: job_columns
+job.id, event.id, event.type, event.tenant, job.channel, job.route, job.endpoint, job.destination,
+job.template, job.locale, job.lane, job.priority, job.status, job.attempts, job.max_attempts,
+job.next_attempt_at, job.claim, job.error_code, job.error_message, job.created_at, job.updated_at
+
+-- name: last_seqs
+SELECT json_array(
+    (SELECT coalesce(max(seq), 0) FROM event),
+    (SELECT coalesce(max(seq), 0) FROM job)
+)
+
+-- name: insert_events
+INSERT INTO event (
+    seq, id, type, data, tenant, idempotency_key, fingerprint, deliver_at, created_at
+) VALUES
+
+-- name: insert_jobs
+INSERT INTO job (
+    seq, id, event_seq, channel, route, endpoint, destination, template, locale, lane, priority, status,
+    attempts, max_attempts, next_attempt_at, claim, error_code, error_message, cause, created_at, updated_at
+) VALUES
+
+-- name: known_keys
+SELECT json_group_array(json_array(idempotency_key, fingerprint, id))
+FROM event
+WHERE idempotency_key IN (SELECT value FROM json_each(:keys))
+
+-- name: event_by_id
+SELECT json_array({event_columns}) FROM event WHERE id = :id
+
+-- name: jobs_of_event
+SELECT json_array({job_columns})
+FROM job JOIN event ON event.seq = job.event_seq
+WHERE job.event_seq = (SELECT seq FROM event WHERE id = :id)
+ORDER BY job.seq
+
+-- name: due_lanes
+-- A loose scan: one seek a lane, however many jobs wait in it.
+WITH RECURSIVE found (lane, nth) AS (
+    VALUES ((
+        SELECT min(lane) FROM job
+        WHERE status = 'PENDING' AND priority = :priority AND lane > :after
+    ), 1)
+    UNION ALL
+    SELECT (
+        SELECT min(job.lane) FROM job
+        WHERE job.status = 'PENDING' AND job.priority = :priority AND job.lane > found.lane
+    ), nth + 1
+    FROM found
+    WHERE found.lane IS NOT NULL AND nth < :scan
+)
+SELECT json_array(
+    (SELECT max(lane) FROM found HAVING count(lane) = :scan),
+    (
+        SELECT json_group_array(lane) FROM found
+        WHERE lane IS NOT NULL
+          AND lane NOT IN (SELECT value FROM json_each(:exclude))
+          AND EXISTS (
+            SELECT 1 FROM job
+            WHERE job.status = 'PENDING' AND job.priority = :priority
+              AND job.lane = found.lane AND job.next_attempt_at <= :now
+          )
+    )
+)
+
+-- name: due_of_lanes
+SELECT json_group_array(json_array(wanted.value, job.seq, length(event.data)))
+FROM json_each(:lanes) AS wanted
+JOIN job ON job.seq IN (
+    SELECT due.seq FROM job AS due
+    WHERE due.status = 'PENDING' AND due.priority = :priority
+      AND due.lane = wanted.value AND due.next_attempt_at <= :now
+    ORDER BY due.next_attempt_at
+    LIMIT :per_lane
+)
+JOIN event ON event.seq = job.event_seq
+
+-- name: claim
+UPDATE job
+SET status = 'PROCESSING', claim = claim + 1, claimed_until = :until, next_attempt_at = NULL,
+    updated_at = :now
+WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: claimed
+SELECT json_group_array(json_array(json_array({job_columns}), json_array({event_columns})))
+FROM json_each(:seqs) AS wanted
+JOIN job ON job.seq = wanted.value
+JOIN event ON event.seq = job.event_seq
+
+-- name: claimable
+SELECT json_group_array(json_array(seq, id, claim + 1))
+FROM job
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'PENDING' AND next_attempt_at <= :now
+
+-- name: stale
+-- Which of these settlements come under a claim that is no longer theirs.
+SELECT json_group_array(wanted.key)
+FROM json_each(:settlements) AS wanted
+LEFT JOIN job ON job.id = json_extract(wanted.value, '$[0]')
+WHERE job.claim IS NOT json_extract(wanted.value, '$[1]') OR job.status <> 'PROCESSING'
+
+-- name: settle
+UPDATE job
+SET status          = json_extract(wanted.value, '$[2]'),
+    updated_at      = json_extract(wanted.value, '$[3]'),
+    next_attempt_at = json_extract(wanted.value, '$[4]'),
+    error_code      = json_extract(wanted.value, '$[5]'),
+    error_message   = json_extract(wanted.value, '$[6]'),
+    cause           = json_extract(wanted.value, '$[7]'),
+    attempts        = attempts + json_extract(wanted.value, '$[8]'),
+    destination     = coalesce(json_extract(wanted.value, '$[9]'), destination),
+    lane            = coalesce(json_extract(wanted.value, '$[10]'), lane),
+    claimed_until   = NULL
+FROM json_each(:settlements) AS wanted
+WHERE job.id = json_extract(wanted.value, '$[0]')
+
+-- name: insert_attempts
+INSERT INTO attempt (
+    job_id, claim, started_at, duration_us, outcome, status_code, error_code, error_message, response
+)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+       json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+       json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]')
+FROM json_each(:attempts)
+
+-- name: renew
+UPDATE job
+SET claimed_until = :until
+FROM json_each(:claims) AS held
+WHERE job.id = json_extract(held.value, '$[0]') AND job.claim = json_extract(held.value, '$[1]')
+  AND job.status = 'PROCESSING'
+
+-- name: rescue
+UPDATE job
+SET status = 'PENDING', next_attempt_at = :now, claimed_until = NULL, updated_at = :now
+WHERE status = 'PROCESSING' AND claimed_until <= :before
+
+-- name: next_due
+SELECT min(next_attempt_at) FROM job WHERE status = 'PENDING' AND next_attempt_at > :after
+
+-- name: job
+SELECT json_array({job_columns}) FROM job JOIN event ON event.seq = job.event_seq WHERE job.id = :id
+
+-- name: attempts
+SELECT json_array(started_at, duration_us, outcome, status_code, error_code, error_message, response)
+FROM attempt
+WHERE job_id = :id
+ORDER BY claim
+
+-- name: jobs
+SELECT job.seq, json_array({job_columns})
+FROM job JOIN event ON event.seq = job.event_seq
+WHERE job.seq < :before {conditions}
+ORDER BY job.seq DESC
+LIMIT :limit
+
+-- name: count
+SELECT count(*) FROM job JOIN event ON event.seq = job.event_seq WHERE TRUE {conditions}
+
+-- name: some_seqs
+SELECT json_group_array(json_array(seq, id)) FROM (
+    SELECT job.seq, job.id
+    FROM job JOIN event ON event.seq = job.event_seq
+    WHERE job.status <> 'PROCESSING' {conditions}
+    ORDER BY job.seq
+    LIMIT :limit
+)
+
+-- name: where_status
+AND job.status = '{status}'
+
+-- name: where_channel
+AND job.channel = :channel
+
+-- name: where_event_type
+AND event.type = :event_type
+
+-- name: where_route
+AND job.route = :route
+
+-- name: where_endpoint
+AND job.endpoint = :endpoint
+
+-- name: where_destination
+AND job.destination = :destination
+
+-- name: where_tenant
+AND event.tenant = :tenant
+
+-- name: where_cause
+AND job.cause = :cause
+
+-- name: where_created_after
+AND job.created_at >= :created_after
+
+-- name: where_created_before
+AND job.created_at < :created_before
+
+-- name: where_updated_before
+AND job.updated_at < :updated_before
+
+-- name: counts
+SELECT json_object(
+    'PENDING',    (SELECT count(*) FROM job WHERE status = 'PENDING'),
+    'PROCESSING', (SELECT count(*) FROM job WHERE status = 'PROCESSING'),
+    'FAILED',     (SELECT count(*) FROM job WHERE status = 'FAILED'),
+    'CANCELLED',  (SELECT count(*) FROM job WHERE status = 'CANCELLED'),
+    'all',        (SELECT count(*) FROM job)
+)
+
+-- name: failures
+SELECT json_array(
+    cause, job.channel, max(error_code), max(error_message), job.template, count(*),
+    min(job.updated_at), max(job.updated_at),
+    (
+        SELECT json_group_array(id) FROM (
+            SELECT sample.id FROM job AS sample
+            WHERE sample.status = 'FAILED' AND sample.cause = job.cause
+            ORDER BY sample.seq DESC LIMIT 5
+        )
+    )
+)
+FROM job JOIN event ON event.seq = job.event_seq
+WHERE job.status = 'FAILED' {conditions}
+GROUP BY cause
+ORDER BY count(*) DESC, cause
+
+-- name: requeue
+UPDATE job
+SET status = 'PENDING', attempts = 0, next_attempt_at = :now, cause = NULL, claim = claim + 1,
+    updated_at = :now
+WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: cancel
+UPDATE job
+SET status = 'CANCELLED', next_attempt_at = NULL, claim = claim + 1, updated_at = :now
+WHERE id = :id
+
+-- name: status
+SELECT json_array(seq, status) FROM job WHERE id = :id
+
+-- name: add_replay
+INSERT INTO replay (id, filter, canary_job_id, created_at) VALUES (:id, :filter, :canary_job_id, :created_at)
+
+-- name: replays
+SELECT json_array(id, filter, canary_job_id, created_at) FROM replay ORDER BY created_at, id
+
+-- name: drop_replay
+DELETE FROM replay WHERE id = :id
+
+-- name: old_jobs
+-- From a position on, oldest first, a bounded number: those that may go, and how far this looked.
+SELECT json_array(max(seq), count(*), json_group_array(seq) FILTER (WHERE expired)) FROM (
+    SELECT seq,
+           CASE status WHEN 'COMPLETED' THEN updated_at < :completed_before
+                       WHEN 'FAILED' THEN updated_at < :failed_before
+                       WHEN 'CANCELLED' THEN updated_at < :failed_before
+                       ELSE FALSE END AS expired
+    FROM job
+    WHERE seq > :after
+    ORDER BY seq
+    LIMIT :scan
+)
+
+-- name: events_of_jobs
+SELECT json_group_array(DISTINCT event_seq) FROM job WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: delete_attempts
+DELETE FROM attempt
+WHERE job_id IN (SELECT job.id FROM job WHERE seq IN (SELECT value FROM json_each(:seqs)))
+
+-- name: delete_jobs
+DELETE FROM job WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: delete_events
+DELETE FROM event
+WHERE seq IN (SELECT value FROM json_each(:seqs))
+  AND NOT EXISTS (SELECT 1 FROM job WHERE job.event_seq = event.seq)
+
+-- name: old_events
+SELECT json_array(max(seq), count(*), json_group_array(seq) FILTER (WHERE expired)) FROM (
+    SELECT seq,
+           created_at < :before AND NOT EXISTS (SELECT 1 FROM job WHERE job.event_seq = event.seq) AS expired
+    FROM event
+    WHERE seq > :after
+    ORDER BY seq
+    LIMIT :scan
+)
+
+-- name: keep_setting
+INSERT INTO setting (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING
+
+-- name: setting
+SELECT value FROM setting WHERE name = :name

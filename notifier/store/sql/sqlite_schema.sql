@@ -1,0 +1,84 @@
+-- Times are whole microseconds since the Unix epoch, UTC.
+-- What a state means and may become stands in model.py; the CHECKs hold what each state must carry.
+
+CREATE TABLE event (
+    seq             INTEGER PRIMARY KEY,
+    id              TEXT NOT NULL UNIQUE,
+    type            TEXT NOT NULL,
+    data            TEXT NOT NULL,
+    tenant          TEXT,
+    idempotency_key TEXT,
+    fingerprint     TEXT,
+    deliver_at      INTEGER,
+    created_at      INTEGER NOT NULL,
+    CHECK (idempotency_key IS NULL OR fingerprint IS NOT NULL)
+) STRICT;
+
+CREATE UNIQUE INDEX event_by_key ON event (idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+CREATE TABLE job (
+    seq             INTEGER PRIMARY KEY,
+    id              TEXT NOT NULL UNIQUE,
+    event_seq       INTEGER NOT NULL REFERENCES event (seq),
+    channel         TEXT NOT NULL,
+    route           TEXT,
+    endpoint        TEXT,
+    destination     TEXT,
+    template        TEXT,
+    locale          TEXT,
+    lane            TEXT NOT NULL,
+    priority        INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 2),
+    status          TEXT NOT NULL
+                    CHECK (status IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED')),
+    attempts        INTEGER NOT NULL CHECK (attempts >= 0),
+    max_attempts    INTEGER NOT NULL CHECK (max_attempts >= 1),
+    next_attempt_at INTEGER,
+    claim           INTEGER NOT NULL CHECK (claim >= 0),
+    claimed_until   INTEGER,
+    error_code      TEXT,
+    error_message   TEXT,
+    cause           TEXT,
+    created_at      INTEGER NOT NULL,
+    updated_at      INTEGER NOT NULL,
+    CHECK ((status = 'PENDING') = (next_attempt_at IS NOT NULL)),
+    CHECK ((status = 'PROCESSING') = (claimed_until IS NOT NULL)),
+    CHECK ((status = 'FAILED') = (cause IS NOT NULL)),
+    CHECK (status <> 'COMPLETED' OR (error_code IS NULL AND destination IS NOT NULL)),
+    CHECK ((error_code IS NULL) = (error_message IS NULL))
+) STRICT;
+
+CREATE INDEX job_by_event ON job (event_seq);
+
+-- Each of these holds only the jobs of one state, so none grows with what is finished.
+CREATE INDEX job_by_lane ON job (priority, lane, next_attempt_at) WHERE status = 'PENDING';
+CREATE INDEX job_by_due ON job (next_attempt_at) WHERE status = 'PENDING';
+CREATE INDEX job_claimed ON job (claimed_until) WHERE status = 'PROCESSING';
+CREATE INDEX job_failed ON job (seq, cause) WHERE status = 'FAILED';
+CREATE INDEX job_cancelled ON job (seq) WHERE status = 'CANCELLED';
+
+-- One attempt a claim, never changed.
+CREATE TABLE attempt (
+    job_id        TEXT NOT NULL REFERENCES job (id),
+    claim         INTEGER NOT NULL,
+    started_at    INTEGER NOT NULL,
+    duration_us   INTEGER NOT NULL,
+    outcome       TEXT NOT NULL CHECK (outcome IN ('delivered', 'retry', 'failed', 'unknown')),
+    status_code   INTEGER,
+    error_code    TEXT,
+    error_message TEXT,
+    response      TEXT,
+    PRIMARY KEY (job_id, claim)
+) STRICT, WITHOUT ROWID;
+
+-- Requeues by filter that wait for their canary to complete.
+CREATE TABLE replay (
+    id            TEXT PRIMARY KEY,
+    filter        TEXT NOT NULL,
+    canary_job_id TEXT NOT NULL,
+    created_at    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE setting (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,144 @@
+"""Group commit: whatever waits is written in one transaction, one fsync for all of it.
+
+There is no timer: a batch is what queued up during the last commit. A caller that is cancelled loses its
+answer, never half of its operation: whole transactions run on aiosqlite's thread.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import aiosqlite
+
+from notifier.errors import StoreUnavailableError
+
+MAX_WEIGHT = 4000
+"""About how many rows one transaction takes; more waits for the next."""
+
+_Result = TypeVar("_Result")
+Applied = Sequence[Any]
+Apply = Callable[[sqlite3.Connection, Sequence[Any]], Applied]
+"""Runs operations inside a transaction: a result each, or the exception that this one alone deserves."""
+
+
+class Connection(aiosqlite.Connection):
+    """aiosqlite's connection and thread, made to run a whole function as one call."""
+
+    async def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Call `work` with the raw connection on its thread."""
+        result: _Result = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _CommitUnknownError(Exception):
+    """COMMIT itself failed: the transaction may or may not be on disk."""
+
+
+class GroupWriter:
+    """Takes operations from any task and commits them in batches, in the order they came."""
+
+    def __init__(self, connection: Connection, apply: Apply, weigh: Callable[[Any], int]) -> None:
+        self.commits = 0
+        self._connection = connection
+        self._apply = apply
+        self._weigh = weigh
+        self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task = asyncio.create_task(self._work(), name="store writer")
+
+    async def write(self, operation: Any) -> Any:
+        """Have an operation committed and synced; returns its result or raises its exception."""
+        if self._closing:
+            raise StoreUnavailableError("the store is closed")
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((operation, future))
+        self._wake.set()
+        return await future
+
+    async def close(self) -> None:
+        """Commit what waits, then stop."""
+        self._closing = True
+        self._wake.set()
+        await self._task
+
+    async def _work(self) -> None:
+        while self._waiting or not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._write_batch(self._next_batch())
+
+    def _next_batch(self) -> list[tuple[Any, asyncio.Future[Any]]]:
+        weight = 0
+        for index, (operation, _) in enumerate(self._waiting):
+            weight += self._weigh(operation)
+            if weight > MAX_WEIGHT and index:
+                batch, self._waiting = self._waiting[:index], self._waiting[index:]
+                return batch
+        batch, self._waiting = self._waiting, []
+        return batch
+
+    async def _write_batch(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> None:
+        operations = [operation for operation, _ in batch]
+        try:
+            results = await self._connection.run(partial(self._transaction, operations))
+        except _CommitUnknownError as error:
+            _answer(batch, [StoreUnavailableError(f"the commit failed: {error}")] * len(batch))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of those who asked
+            await self._one_at_a_time(batch, error)
+        else:
+            _answer(batch, results)
+
+    async def _one_at_a_time(self, batch: list[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+        """Let a bad operation harm no other: what failed together is tried apart."""
+        if len(batch) == 1:
+            _answer(batch, [_translated(error)])
+            return
+        for entry in batch:
+            await self._write_batch([entry])
+
+    def _transaction(self, operations: Sequence[Any], database: sqlite3.Connection) -> Applied:
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            results = self._apply(database, operations)
+        except BaseException:
+            _roll_back(database)
+            raise
+        self._commit(database)
+        return results
+
+    def _commit(self, database: sqlite3.Connection) -> None:
+        try:
+            database.execute("COMMIT")
+        except sqlite3.Error as error:
+            _roll_back(database)
+            raise _CommitUnknownError(str(error)) from error
+        self.commits += 1
+
+
+def _roll_back(database: sqlite3.Connection) -> None:
+    """End the transaction; SQLite may have ended it itself (a full disk, an I/O error)."""
+    with contextlib.suppress(sqlite3.Error):
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+
+
+def _translated(error: Exception) -> Exception:
+    """A fault of the database is the store's; any other is the operation's own."""
+    if isinstance(error, sqlite3.IntegrityError) or not isinstance(error, sqlite3.Error):
+        return error
+    return StoreUnavailableError(f"the store can't write: {error}")
+
+
+def _answer(batch: list[tuple[Any, asyncio.Future[Any]]], results: Applied) -> None:
+    for (_, future), result in zip(batch, results, strict=True):
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
