@@ -11,6 +11,9 @@ from msgspec import Struct
 
 from notifier.model import Attempt, Claim, EventRecord, Job, JobError, JobState
 
+WINDOW_BYTES = 16 * 1024**2
+"""How much event data one claim may bring into memory; reaching it ends a claim early."""
+
 
 class Submission(Struct, frozen=True):
     """An event with the jobs it causes, to be stored together or not at all."""

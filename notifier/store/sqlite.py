@@ -17,15 +17,21 @@ from notifier.errors import (
 from notifier.model import REQUEUEABLE, Attempt, Claim, EventRecord, Job, JobState
 from notifier.retry import cause_of
 from notifier.store import rows, sql
-from notifier.store.base import Added, FailureGroup, JobFilter, JobPage, Replay, Settlement, Submission
+from notifier.store.base import (
+    WINDOW_BYTES,
+    Added,
+    FailureGroup,
+    JobFilter,
+    JobPage,
+    Replay,
+    Settlement,
+    Submission,
+)
 from notifier.store.lock import FileLock
 from notifier.store.rows import json_text, micros
 from notifier.store.writer import Connection, GroupWriter
 
 SCHEMA_VERSION = 1
-WINDOW_BYTES = 16 * 1024**2
-"""How much event data one claim may bring into memory."""
-
 _LANES_A_SCAN = 256
 _ROWS_A_STATEMENT = 64
 _ROWS_A_PRUNE = 20_000
@@ -585,12 +591,14 @@ class _Claiming(msgspec.Struct, kw_only=True):
         return len(self.taken) >= limit or self.size >= WINDOW_BYTES
 
     def _claim_priority(self, database: sqlite3.Connection, priority: int, limit: int) -> None:
-        start = self.scanned.get(priority, "")
-        rounds = [[*self.only]] if self.only is not None else self._once_round(database, priority, start)
-        cut = None
-        if not self._full(limit):
-            cut = next(filter(None, (self._take(database, priority, limit, lanes) for lanes in rounds)), None)
-        self.scanned[priority] = cut or ""
+        if self._full(limit):
+            return
+        if self.only is not None:
+            self._take(database, priority, limit, [*self.only])
+            return
+        rounds = self._once_round(database, priority, self.scanned.get(priority, ""))
+        cuts = (self._take(database, priority, limit, lanes) for lanes in rounds)
+        self.scanned[priority] = next(filter(None, cuts), "")
 
     def _once_round(self, database: sqlite3.Connection, priority: int, start: str) -> Iterator[list[str]]:
         """All lanes with due work, some at a time: those after `start`, then those up to it."""

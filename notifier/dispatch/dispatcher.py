@@ -1,0 +1,238 @@
+"""Keeps the window filled: takes over what was just committed, and claims from the store what is due.
+
+While a lane has no older due work in the store, its new jobs go from memory straight to the queue. Lanes
+known to have more in the store are `behind`, and are caught up as they get room.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+import msgspec
+import structlog
+
+from notifier.dispatch.queue import FairQueue
+from notifier.metrics import Metrics
+from notifier.model import Claim, EventRecord, Job, JobState, Priority
+from notifier.store.base import WINDOW_BYTES, Store
+
+BATCH = 500
+"""Jobs that one claim takes at most."""
+
+_LANES_AT_ONCE = 256
+_MAX_BEHIND = 10_000
+_SWEEP_PAUSE = 0.02
+_SAFETY_NET = 30.0
+"""Seconds after which the store is looked through even if nobody said that anything is due."""
+_RETRY_AFTER = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """Feeds one queue from one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        queue: FairQueue,
+        *,
+        clock: Callable[[], float],
+        claim_timeout: float,
+        metrics: Metrics,
+    ) -> None:
+        self.failing = False
+        """Whether the last round raised; `/readyz` says so."""
+        self._store = store
+        self._queue = queue
+        self._clock = clock
+        self._claim_timeout = claim_timeout
+        self._metrics = metrics
+        self._handed: list[Claim] = []
+        self._behind: tuple[set[str], ...] = tuple(set() for _ in Priority)
+        self._sweeping = True
+        self._due_at: float | None = None
+        self._wake = asyncio.Event()
+        self._stopping = False
+        queue.on_room = self._room_freed
+
+    # What others tell it -------------------------------------------------------------------------
+
+    def offer(self, event: EventRecord, jobs: Sequence[Job]) -> None:
+        """Take note of jobs that were just committed."""
+        now = self._clock()
+        for job in jobs:
+            if job.status is not JobState.PENDING or job.next_attempt_at is None:
+                continue
+            if job.next_attempt_at > now:
+                self.due(job.next_attempt_at)
+            elif self._can_take_over(job):
+                self._handed.append(Claim(job, event))
+            else:
+                self._fall_behind(job.priority, job.lane)
+        self._wake.set()
+
+    def due(self, at: float) -> None:
+        """Take note that a job in the store becomes due at a time."""
+        if self._due_at is None or at < self._due_at:
+            self._due_at = at
+            self._wake.set()
+
+    def sweep(self) -> None:
+        """Look through the whole store soon: something became due that can't be told lane by lane."""
+        self._sweeping = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns after the round it is in."""
+        self._stopping = True
+        self._wake.set()
+
+    # The loop ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the window filled until `stop`."""
+        while not self._stopping:
+            try:
+                if not await self._round():
+                    await self._wait(self._until_due())
+                self.failing = False
+            except Exception:
+                self.failing = True
+                self._metrics.errors.labels("dispatcher").inc()
+                _log.exception("the dispatcher failed to claim; it goes on", retry_in=_RETRY_AFTER)
+                self._sweeping = True
+                await asyncio.sleep(_RETRY_AFTER)
+
+    async def _round(self) -> bool:
+        """Do the most pressing thing. False: there is nothing to do now."""
+        if self._handed:
+            await self._take_over()
+            return True
+        if self._sweeping and self._has_room():
+            await self._sweep()
+            return True
+        return await self._catch_up()
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            self._sweeping = True
+        finally:
+            self._wake.clear()
+
+    def _until_due(self) -> float:
+        if self._due_at is None:
+            return _SAFETY_NET
+        return min(_SAFETY_NET, max(_SWEEP_PAUSE, self._due_at - self._clock()))
+
+    def _room_freed(self) -> None:
+        if self._sweeping or any(self._behind):
+            self._wake.set()
+
+    # Taking over ---------------------------------------------------------------------------------
+
+    def _can_take_over(self, job: Job) -> bool:
+        if self._sweeping or self._stopping or job.lane in self._behind[job.priority]:
+            return False
+        return len(self._handed) < min(BATCH, self._queue.share(job.lane, job.priority))
+
+    def _fall_behind(self, priority: int, lane: str) -> None:
+        self._behind[priority].add(lane)
+        if len(self._behind[priority]) > _MAX_BEHIND:
+            self._behind[priority].clear()
+            self._sweeping = True
+
+    async def _take_over(self) -> None:
+        """Claim what was handed over; what meanwhile was claimed or cancelled otherwise is dropped."""
+        handed, self._handed = self._handed, []
+        now = self._clock()
+        fences = await self._store.claim_these(
+            [claim.job.id for claim in handed], now=now, until=now + self._claim_timeout
+        )
+        for claim in handed:
+            if (fence := fences.get(claim.job.id)) is not None:
+                job = msgspec.structs.replace(
+                    claim.job, status=JobState.PROCESSING, claim=fence, next_attempt_at=None, updated_at=now
+                )
+                self._queue.put(Claim(job, claim.event))
+
+    # Claiming ------------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        """Whether enough is free to be worth a claim."""
+        return self._queue.room(Priority.HIGH) * 8 >= self._queue.capacity
+
+    async def _sweep(self) -> None:
+        """Claim due jobs of all lanes; then ask when the next become due."""
+        self._sweeping, self._due_at = False, None
+        for priority in Priority:
+            crowded = self._queue.crowded(priority)
+            limit = min(BATCH, self._queue.room(priority))
+            if limit == 0:
+                self._sweeping = True
+                continue
+            per_lane = max(1, limit // 2)
+            claims = await self._claim(priority, limit, per_lane, exclude=crowded)
+            for lane in (*crowded, *_lanes_with(claims, at_least=per_lane)):
+                self._fall_behind(priority, lane)
+            self._sweeping |= _cut_short(claims, limit)
+        if (due := await self._store.next_due(self._clock())) is not None:
+            self.due(due)
+
+    async def _catch_up(self) -> bool:
+        """Claim for lanes that are behind and have room again, the highest priority first."""
+        for priority in Priority:
+            behind = self._behind[priority]
+            ready = (lane for lane in behind if not self._queue.is_crowded(lane, priority))
+            lanes = [*islice(ready, _LANES_AT_ONCE)]
+            limit = min(BATCH, self._queue.room(priority))
+            if lanes and limit and (priority is Priority.HIGH or self._has_room()):
+                await self._catch_up_lanes(priority, lanes, limit)
+                return True
+        return False
+
+    async def _catch_up_lanes(self, priority: int, lanes: Sequence[str], limit: int) -> None:
+        per_lane = max(1, min(self._queue.share(lane, priority) for lane in lanes))
+        claims = await self._claim(priority, limit, per_lane, only=lanes)
+        if _cut_short(claims, limit):
+            return
+        self._behind[priority].difference_update(set(lanes) - _lanes_with(claims, at_least=per_lane))
+
+    async def _claim(
+        self,
+        priority: int,
+        limit: int,
+        per_lane: int,
+        *,
+        exclude: Sequence[str] = (),
+        only: Sequence[str] | None = None,
+    ) -> list[Claim]:
+        now = self._clock()
+        claims = await self._store.claim(
+            now=now,
+            until=now + self._claim_timeout,
+            limits=[limit if each == priority else 0 for each in Priority],
+            per_lane=per_lane,
+            exclude=exclude,
+            only=only,
+        )
+        for claim in claims:
+            self._queue.put(claim)
+        return claims
+
+
+def _lanes_with(claims: Sequence[Claim], *, at_least: int) -> set[str]:
+    """The lanes that gave as much as was asked of each, and so may have more."""
+    counts: dict[str, int] = {}
+    for claim in claims:
+        counts[claim.job.lane] = counts.get(claim.job.lane, 0) + 1
+    return {lane for lane, count in counts.items() if count >= at_least}
+
+
+def _cut_short(claims: Sequence[Claim], limit: int) -> bool:
+    """Whether a claim ended for want of room, not of due jobs."""
+    size = sum(len(memoryview(claim.event.data)) for claim in claims)
+    return len(claims) >= limit or size >= WINDOW_BYTES

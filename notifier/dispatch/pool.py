@@ -1,0 +1,251 @@
+"""The workers: each takes a claim, renders, delivers, and writes down what became of it.
+
+A job's failure is its own: whatever a template or a channel raises is recorded on that job, and the
+worker goes on.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+import structlog
+
+from notifier.channels import Channel, Content, Message, Receipt
+from notifier.config import Config
+from notifier.dispatch.queue import FairQueue
+from notifier.errors import DeliveryError, Permanent, StoreError, Transient, Unavailable
+from notifier.metrics import Metrics
+from notifier.model import Attempt, Claim, Job, JobState
+from notifier.rendering import Renderer
+from notifier.retry import Decision, decide, pause_after, printable
+from notifier.routing import Router
+from notifier.store.base import Settlement, Store
+
+_SETTLE_BACKOFF = (0.05, 0.2, 1.0, 5.0)
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkerPool:
+    """A fixed number of workers on one queue."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        queue: FairQueue,
+        store: Store,
+        channels: Mapping[str, Channel],
+        router: Router,
+        renderer: Renderer,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        metrics: Metrics,
+        on_retry: Callable[[float], None],
+    ) -> None:
+        self._config = config
+        self._queue = queue
+        self._store = store
+        self._channels = channels
+        self._router = router
+        self._renderer = renderer
+        self._clock = clock
+        self._random = random
+        self._metrics = metrics
+        self._on_retry = on_retry
+        self._workers: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Set the workers to work."""
+        self._workers = [
+            asyncio.create_task(self._work(), name=f"worker {number}")
+            for number in range(self._config.workers.concurrency)
+        ]
+
+    @property
+    def dead(self) -> int:
+        """How many workers ended though nobody asked them to."""
+        return sum(worker.done() for worker in self._workers)
+
+    async def drain(self, seconds: float) -> None:
+        """Give back what no worker has begun, wait for what is in flight, then give back the rest too.
+
+        What is given back is PENDING and due at once, and has spent no attempt.
+        """
+        for claim in self._queue.close():
+            await self._release(claim)
+        if self._workers:
+            _, late = await asyncio.wait(self._workers, timeout=seconds)
+            for worker in late:
+                worker.cancel()
+            await asyncio.gather(*self._workers, return_exceptions=True)
+            self._workers.clear()
+
+    # One worker ----------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while (claim := await self._queue.get()) is not None:
+            try:
+                await self._handle(claim)
+            finally:
+                self._queue.done(claim)
+
+    async def _handle(self, claim: Claim) -> None:
+        try:
+            await self._settle(await self._attempt(claim))
+        except asyncio.CancelledError:
+            await self._release(claim)
+            raise
+        except Exception:
+            self._metrics.errors.labels("worker").inc()
+            _log.exception("a worker failed; its job is tried again when its claim ends", job=claim.job.id)
+
+    async def _attempt(self, claim: Claim) -> Settlement:
+        """Try one job once."""
+        started, clock = self._clock(), time.perf_counter()
+        self._metrics.in_flight.inc()
+        job, receipt, error = claim.job, None, None
+        try:
+            job = self._made_out(claim)
+            receipt = await self._deliver(job, claim)
+        except DeliveryError as raised:
+            error = raised
+        finally:
+            self._metrics.in_flight.dec()
+        duration = time.perf_counter() - clock
+        decision = self._decide(job, error)
+        self._metrics.attempted(job.channel, decision.outcome, duration)
+        attempt = _attempt(decision, receipt or error, started, duration)
+        return _settlement(claim.job, job, decision, attempt, self._clock())
+
+    def _made_out(self, claim: Claim) -> Job:
+        """The job, its destination made out anew where that failed when it was born."""
+        job = claim.job
+        if job.destination is not None:
+            return job
+        destination, lane, locale = self._router.resolve(job, claim.event, claim.event.decoded_data())
+        return msgspec.structs.replace(job, destination=destination, lane=lane, locale=locale)
+
+    async def _deliver(self, job: Job, claim: Claim) -> Receipt:
+        channel = self._channels.get(job.channel)
+        if channel is None:
+            raise Permanent(f"no channel {job.channel!r} is registered any more", code="unknown_channel")
+        message = Message(
+            job=job,
+            event=claim.event,
+            content=self._render(job, claim, channel),
+            settings=self._config.channels.others.get(job.channel, {}),
+        )
+        return await _guarded(channel, message)
+
+    def _render(self, job: Job, claim: Claim, channel: Channel) -> Content:
+        if job.template is None:
+            return Content()
+        event = claim.event
+        return self._renderer.render(
+            job.template, channel.parts, event=event, data=event.decoded_data(), job=job, locale=job.locale
+        )
+
+    # What became of it ---------------------------------------------------------------------------
+
+    def _decide(self, job: Job, error: DeliveryError | None) -> Decision:
+        now = self._clock()
+        pause = 0.0
+        if isinstance(error, Unavailable):
+            pause = pause_after(self._queue.fault(job.lane))
+            self._queue.pause(job.lane, seconds=pause, until=now + pause, reason=printable(error.message))
+            _log.warning("lane paused", lane=job.lane, seconds=pause, code=error.code, reason=error.message)
+        else:
+            self._queue.healthy(job.lane)
+        return decide(
+            error,
+            job,
+            schedule=self._router.schedule(job.route),
+            retry=self._config.retry,
+            now=now,
+            random=self._random,
+            pause=pause,
+        )
+
+    async def _settle(self, settlement: Settlement) -> None:
+        """Write it down, however long the store takes: what was delivered must not be forgotten."""
+        tries = 0
+        while True:
+            try:
+                held = await self._store.settle(settlement)
+                break
+            except StoreError:
+                self._metrics.errors.labels("settle").inc()
+                delay = _SETTLE_BACKOFF[min(tries, len(_SETTLE_BACKOFF) - 1)]
+                _log.exception("an outcome could not be written; trying again", job=settlement.job_id)
+                await asyncio.sleep(delay)
+                tries += 1
+        if not held:
+            self._metrics.stale.inc()
+            _log.warning("outcome refused: the claim is no longer held", job=settlement.job_id)
+        elif settlement.next_attempt_at is not None:
+            self._on_retry(settlement.next_attempt_at)
+
+    async def _release(self, claim: Claim) -> None:
+        """Give a job back without spending an attempt."""
+        now = self._clock()
+        job = claim.job
+        await self._store.settle(
+            Settlement(
+                job_id=job.id,
+                claim=job.claim,
+                status=JobState.PENDING,
+                now=now,
+                next_attempt_at=now,
+                error=job.error,
+            )
+        )
+
+
+async def _guarded(channel: Channel, message: Message) -> Receipt:
+    """Deliver; whatever the channel raises becomes a DeliveryError, save that we are being stopped."""
+    try:
+        async with asyncio.timeout(channel.timeout):
+            return await channel.deliver(message)
+    except DeliveryError:
+        raise
+    except TimeoutError as error:
+        raise Transient(f"no end within {channel.timeout:g} s", code="timeout") from error
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        _log.exception("a channel raised", channel=message.job.channel, job=message.job.id)
+        raise Transient(f"{type(error).__name__}: {error}", code=type(error).__name__) from error
+
+
+def _attempt(
+    decision: Decision, answer: Receipt | DeliveryError | None, started: float, duration: float
+) -> Attempt:
+    response = answer.response if answer else None
+    return Attempt(
+        started_at=started,
+        duration_ms=duration * 1000,
+        outcome=decision.outcome,
+        status_code=answer.status_code if answer else None,
+        error=decision.error,
+        response=None if response is None else printable(response, 1024),
+    )
+
+
+def _settlement(claimed: Job, made_out: Job, decision: Decision, attempt: Attempt, now: float) -> Settlement:
+    """What to write down. A destination is written with it when it was made out only now."""
+    return Settlement(
+        job_id=claimed.id,
+        claim=claimed.claim,
+        status=decision.status,
+        now=now,
+        next_attempt_at=decision.next_attempt_at,
+        error=decision.error,
+        cause=decision.cause,
+        spent=decision.spent,
+        attempt=attempt,
+        destination=made_out.destination if claimed.destination is None else None,
+        lane=made_out.lane if claimed.destination is None else None,
+    )

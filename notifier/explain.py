@@ -1,0 +1,128 @@
+"""Answers to "why?": what a job waits for, and what an event would cause."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from notifier.channels import Channel, Content, Message
+from notifier.dispatch.limits import lane_may_take
+from notifier.dispatch.queue import FairQueue, Lane
+from notifier.errors import DeliveryError
+from notifier.model import EventRecord, Job, JobState, rfc3339
+from notifier.rendering import Renderer
+from notifier.routing import Router
+from notifier.store.base import Submission
+
+
+class Why(Struct, frozen=True, kw_only=True):
+    """What a job waits for: a stable `reason`, the time it waits until if one is known, and words."""
+
+    status: JobState
+    reason: str
+    detail: str
+    until: float | None = None
+
+
+def why(job: Job, queue: FairQueue, *, now: float, draining: bool) -> Why:
+    """Say what stands between a job and its delivery."""
+    if job.status in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
+        return _finished(job)
+    if job.status is JobState.PENDING and job.next_attempt_at is not None and job.next_attempt_at > now:
+        return _waits_for_time(job, job.next_attempt_at, queue.lane(job.lane))
+    if draining:
+        return Why(status=job.status, reason="stopping", detail="The notifier is stopping; it goes on after.")
+    claim = queue.claims.get((job.id, job.claim))
+    if claim is not None and not queue.is_waiting(claim):
+        return Why(status=job.status, reason="in_flight", detail="An attempt is under way.")
+    return _waits_its_turn(job, queue)
+
+
+def _finished(job: Job) -> Why:
+    detail = {
+        JobState.COMPLETED: "The receiver took it.",
+        JobState.CANCELLED: "It was withdrawn. Requeue it to have it delivered after all.",
+        JobState.FAILED: "It failed for good. Mend the cause, then requeue it.",
+    }[job.status]
+    if job.error is not None:
+        detail = f"{detail} Last error: {job.error.code}: {job.error.message}"
+    return Why(status=job.status, reason=job.status.value.lower(), detail=detail)
+
+
+def _waits_for_time(job: Job, until: float, lane: Lane | None) -> Why:
+    if lane is not None and lane.paused_until is not None:
+        return _paused(job, lane)
+    if job.error is None and not job.attempts:
+        detail = f"It is scheduled for {rfc3339(until)}."
+        return Why(status=job.status, reason="scheduled", detail=detail, until=until)
+    last = f" Last error: {job.error.code}: {job.error.message}" if job.error else ""
+    detail = f"Attempt {job.attempts + 1} of {job.max_attempts} comes at {rfc3339(until)}.{last}"
+    return Why(status=job.status, reason="backoff", detail=detail, until=until)
+
+
+def _paused(job: Job, lane: Lane) -> Why:
+    return Why(
+        status=job.status,
+        reason="lane_paused",
+        detail=f"Lane {lane.name} waits, at no cost to its jobs: {lane.pause_reason}",
+        until=lane.paused_until,
+    )
+
+
+def _waits_its_turn(job: Job, queue: FairQueue) -> Why:
+    lane = queue.lane(job.lane)
+    if lane is not None and lane.paused_until is not None:
+        return _paused(job, lane)
+    free = queue.workers - queue.busy
+    if free <= 0:
+        return Why(
+            status=job.status,
+            reason="no_worker",
+            detail=f"All {queue.workers} workers are at other attempts.",
+        )
+    busy = sum(lane.in_flight[: job.priority + 1]) if lane else 0
+    if not lane_may_take(busy, free):
+        detail = f"Lane {job.lane} has {busy} attempts under way, its share while {free} workers are free."
+        return Why(status=job.status, reason="lane_limit", detail=detail)
+    return Why(status=job.status, reason="due", detail="It is due and about to be attempted.")
+
+
+def preview(
+    submission: Submission,
+    data: Mapping[str, Any],
+    router: Router,
+    renderer: Renderer,
+    channels: Mapping[str, Channel],
+) -> dict[str, Any]:
+    """What an event would cause, in JSON's types: every route's verdict, every delivery in full."""
+    event = submission.event
+    return {
+        "event": {"type": event.type, "tenant": event.tenant, "data": dict(data)},
+        "routes": [msgspec.to_builtins(verdict) for verdict in router.explain(event, dict(data))],
+        "deliveries": [_delivery(job, event, renderer, channels[job.channel]) for job in submission.jobs],
+    }
+
+
+def _delivery(job: Job, event: EventRecord, renderer: Renderer, channel: Channel) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "channel": job.channel,
+        "route": job.route,
+        "destination": job.destination,
+        "template": job.template,
+    }
+    if job.error is not None:
+        return shown | {"error": msgspec.to_builtins(job.error)}
+    try:
+        return shown | {"message": channel.preview(_message(job, event, renderer, channel))}
+    except DeliveryError as error:
+        return shown | {"error": {"code": error.code, "message": error.message}}
+
+
+def _message(job: Job, event: EventRecord, renderer: Renderer, channel: Channel) -> Message:
+    if job.template is None:
+        return Message(job=job, event=event)
+    content: Content = renderer.render(
+        job.template, channel.parts, event=event, data=event.decoded_data(), job=job, locale=job.locale
+    )
+    return Message(job=job, event=event, content=content)

@@ -1,0 +1,258 @@
+"""Notifier, the composition root: builds the parts, starts and stops them in order, takes events in."""
+
+import asyncio
+import random as chance
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import structlog
+from msgspec import Struct
+
+from notifier import channels, explain
+from notifier.channels import Channel, ChannelContext
+from notifier.channels.signing import new_secret
+from notifier.config import Config, load_config
+from notifier.dispatch.dispatcher import Dispatcher
+from notifier.dispatch.pool import WorkerPool
+from notifier.dispatch.queue import FairQueue
+from notifier.errors import DrainingError, StoreError
+from notifier.ingest import Incoming, from_event
+from notifier.metrics import Metrics
+from notifier.model import Event, EventRecord, Job, new_id
+from notifier.rendering import Renderer
+from notifier.replays import Replays, Requeued
+from notifier.routing import Router
+from notifier.store import Store, open_store
+from notifier.store.base import Added, JobFilter, Submission
+from notifier.upkeep import Upkeep
+
+_WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a setting, not a secret
+
+_log = structlog.get_logger(__name__)
+
+
+class Overrides(Struct, frozen=True, kw_only=True):
+    """What a program that embeds a notifier may put in place of its parts."""
+
+    clock: Callable[[], float] = time.time
+    """Seconds since the epoch."""
+    random: Callable[[], float] = chance.random
+    """0 ≤ x < 1, for the jitter of retries."""
+    channels: Callable[[Callable[[str], ChannelContext]], dict[str, Channel]] = channels.build
+    """Builds every channel by name."""
+
+
+class Notifier:
+    """A dispatcher: give it events, and it delivers what they cause.
+
+    Use it as `async with Notifier.from_config("config.toml") as notifier: await notifier.submit(event)`.
+    """
+
+    def __init__(self, config: Config, overrides: Overrides | None = None) -> None:
+        overrides = overrides or Overrides()
+        channels.load(config)
+        self.config = config
+        self.clock = overrides.clock
+        self.metrics = Metrics()
+        self.draining = False
+        self._webhook_secret = config.channels.webhook.secret or new_secret()
+        self.store: Store = open_store(config.store.url, config.directory)
+        self.renderer = Renderer(config.templates_path)
+        self.channels = overrides.channels(self._context)
+        lanes = {name: each.lane for name, each in self.channels.items()}
+        self.router = Router(config.routes, config.retry, lanes)
+        concurrency = config.workers.concurrency
+        self.queue = FairQueue(capacity=min(max(256, 16 * concurrency), 4096), workers=concurrency)
+        self.dispatcher = Dispatcher(
+            self.store,
+            self.queue,
+            clock=self.clock,
+            claim_timeout=config.workers.claim_timeout,
+            metrics=self.metrics,
+        )
+        self.pool = WorkerPool(
+            config=config,
+            queue=self.queue,
+            store=self.store,
+            channels=self.channels,
+            router=self.router,
+            renderer=self.renderer,
+            clock=self.clock,
+            random=overrides.random,
+            metrics=self.metrics,
+            on_retry=self.dispatcher.due,
+        )
+        self.replays = Replays(self.store, self.clock, self.dispatcher.sweep)
+        self.upkeep = Upkeep(
+            config=config,
+            store=self.store,
+            queue=self.queue,
+            replays=self.replays,
+            clock=self.clock,
+            metrics=self.metrics,
+            on_rescued=self.dispatcher.sweep,
+        )
+        self._dispatching: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_config(cls, path: str | Path = "config.toml", overrides: Overrides | None = None) -> Self:
+        """Build one from a configuration file. Raises ConfigError naming the file or key at fault."""
+        return cls(load_config(path), overrides)
+
+    def _context(self, name: str) -> ChannelContext:
+        return ChannelContext(
+            config=self.config,
+            settings=self.config.channels.others.get(name, {}),
+            secret_for=self.secret_for,
+            clock=self.clock,
+        )
+
+    def secret_for(self, job: Job) -> str:
+        """The secret that signs a job's webhook: its route's, or the common one."""
+        route = self.router.route(job.route) if job.route is not None else None
+        return (route.secret if route else None) or self._webhook_secret
+
+    # Start and stop ------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open the store and the channels, and begin to deliver. Raises a StoreError."""
+        rescued = await self.store.open(self.clock())
+        try:
+            self._webhook_secret = self.config.channels.webhook.secret or await self.store.setting(
+                _WEBHOOK_SECRET, self._webhook_secret
+            )
+            for each in self.channels.values():
+                await each.open()
+        except BaseException:
+            await self._close()
+            raise
+        if rescued:
+            _log.warning(
+                "jobs were in flight when the last process ended; they are tried again", jobs=rescued
+            )
+        self.pool.start()
+        self.upkeep.start()
+        self._dispatching = asyncio.create_task(self.dispatcher.run(), name="dispatcher")
+
+    async def stop(self) -> None:
+        """Drain: take and claim nothing more, finish what is in flight up to `drain_timeout`, then close."""
+        self.draining = True
+        self.dispatcher.stop()
+        if self._dispatching is not None:
+            await asyncio.wait([self._dispatching])
+            self._dispatching = None
+        await self.pool.drain(self.config.workers.drain_timeout)
+        await self.upkeep.stop()
+        await self._close()
+
+    async def _close(self) -> None:
+        for name, each in self.channels.items():
+            try:
+                await each.close()
+            except Exception:
+                _log.exception("a channel failed to close", channel=name)
+        await self.store.close()
+
+    # Events in -----------------------------------------------------------------------------------
+
+    async def submit(self, event: Event) -> Added:
+        """Take one event: it is on disk when this returns, with the jobs it causes.
+
+        Raises InvalidEventError, IdempotencyConflictError, DrainingError, or StoreUnavailableError (then
+        nothing is known; the same idempotency key resolves it).
+        """
+        return (await self.ingest([from_event(event)]))[0]
+
+    async def ingest(self, incoming: Sequence[Incoming]) -> list[Added]:
+        """Take validated events, all or none; the answers are in their order. Raises as `submit` does."""
+        if self.draining:
+            raise DrainingError("stopping: no events are taken")
+        now = self.clock()
+        submissions = [self._submission(each, now) for each in incoming]
+        try:
+            added = await self.store.add(submissions)
+        except BaseException:
+            # It may be stored all the same (a caller that was cancelled, a commit of unknown result).
+            self.dispatcher.sweep()
+            raise
+        for each in added:
+            self._count(each)
+            if not each.duplicate:
+                self.dispatcher.offer(each.event, each.jobs)
+        return added
+
+    def _submission(self, incoming: Incoming, now: float) -> Submission:
+        event = incoming.event
+        record = EventRecord(
+            id=new_id("evt", now),
+            type=event.type,
+            data=incoming.raw,
+            created_at=now,
+            tenant=event.tenant,
+            idempotency_key=event.idempotency_key,
+            fingerprint=incoming.fingerprint,
+            deliver_at=event.deliver_at.timestamp() if event.deliver_at else None,
+        )
+        return Submission(record, self.router.jobs(record, event.data, event.deliver, now))
+
+    def _count(self, added: Added) -> None:
+        if added.duplicate:
+            self.metrics.duplicates.inc()
+            return
+        self.metrics.accepted.inc()
+        if not added.jobs:
+            self.metrics.unrouted.inc()
+
+    # Operators -----------------------------------------------------------------------------------
+
+    async def requeue(self, job_id: str) -> Job:
+        """Make a job PENDING, due now. Raises NotFoundError, IllegalTransitionError while PROCESSING."""
+        job = await self.store.requeue(job_id, self.clock())
+        self.dispatcher.sweep()
+        return job
+
+    async def cancel(self, job_id: str) -> Job:
+        """Withdraw a PENDING job. Raises NotFoundError, IllegalTransitionError."""
+        return await self.store.cancel(job_id, self.clock())
+
+    async def requeue_matching(
+        self, wanted: JobFilter, *, canary: bool = False, dry_run: bool = False
+    ) -> Requeued:
+        """Requeue by filter; see `Replays.requeue`."""
+        return await self.replays.requeue(wanted, canary=canary, dry_run=dry_run)
+
+    async def why(self, job_id: str) -> explain.Why:
+        """What a job waits for, and until when. Raises NotFoundError."""
+        return explain.why(await self.store.job(job_id), self.queue, now=self.clock(), draining=self.draining)
+
+    def preview(self, incoming: Incoming) -> dict[str, Any]:
+        """What an event would cause, in JSON's types; nothing is sent or stored. Raises InvalidEventError."""
+        submission = self._submission(incoming, self.clock())
+        data = incoming.event.data
+        return explain.preview(submission, data, self.router, self.renderer, self.channels)
+
+    async def problems(self) -> list[str]:
+        """What keeps this notifier from doing its work; empty: it is ready."""
+        found = self.upkeep.problems()
+        if self.draining:
+            found.append("stopping")
+        if self._dispatching is None or self._dispatching.done():
+            found.append("the dispatcher is not running")
+        elif self.dispatcher.failing:
+            found.append("the dispatcher can't claim")
+        if self.pool.dead:
+            found.append(f"{self.pool.dead} of {self.config.workers.concurrency} workers are dead")
+        try:
+            await self.store.ping()
+        except StoreError as error:
+            found.append(str(error))
+        return found
