@@ -88,7 +88,7 @@ class GroupWriter:
             results = await self._connection.run(partial(self._transaction, operations))
         except _CommitUnknownError as error:
             _answer(batch, [StoreUnavailableError(f"the commit failed: {error}")] * len(batch))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of those who asked
+        except Exception as error:
             await self._one_at_a_time(batch, error)
         else:
             _answer(batch, results)
