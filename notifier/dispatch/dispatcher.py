@@ -212,12 +212,13 @@ class Dispatcher:
     ) -> list[Claim]:
         now = self._clock()
         claims = await self._store.claim(
-            now=now,
-            until=now + self._claim_timeout,
-            limits=[limit if each == priority else 0 for each in Priority],
+            priority=priority,
+            limit=limit,
             per_lane=per_lane,
             exclude=exclude,
             only=only,
+            now=now,
+            until=now + self._claim_timeout,
         )
         for claim in claims:
             self._queue.put(claim)

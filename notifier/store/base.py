@@ -130,18 +130,19 @@ class Store(Protocol):
     async def claim(
         self,
         *,
+        priority: int,
+        limit: int,
+        per_lane: int,
         now: float,
         until: float,
-        limits: Sequence[int],
-        per_lane: int,
         exclude: Collection[str] = (),
         only: Collection[str] | None = None,
     ) -> list[Claim]:
-        """Claim due PENDING jobs until `until`: higher priorities first, at most `per_lane` of one lane.
+        """Claim due PENDING jobs of one priority until `until`: `limit` in all, `per_lane` of one lane.
 
-        `limits[priority]` bounds the whole answer as it stands when that priority's turn comes. Lanes in
-        `exclude` are passed over; with `only`, no others are looked at. A call looks at a bounded number
-        of lanes; the next goes on from there, so repeated calls reach them all.
+        Lanes in `exclude` are passed over; with `only`, no others are looked at. Lanes take turns over
+        calls. Fewer than `limit` jobs, of less than `WINDOW_BYTES` of data, means that no other is due,
+        save in excluded lanes and those that gave `per_lane`.
         """
 
     async def claim_these(self, job_ids: Sequence[str], *, now: float, until: float) -> dict[str, int]:

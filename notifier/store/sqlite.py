@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file in WAL mode, owned by one process, one writer with group commit."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -213,22 +214,24 @@ class SqliteStore:
     async def claim(
         self,
         *,
+        priority: int,
+        limit: int,
+        per_lane: int,
         now: float,
         until: float,
-        limits: Sequence[int],
-        per_lane: int,
         exclude: Collection[str] = (),
         only: Collection[str] | None = None,
     ) -> list[Claim]:
         """See `Store.claim`."""
         claiming = _Claiming(
             scanned=self._scanned,
-            now=micros(now),
-            until=micros(until),
-            limits=limits,
+            priority=priority,
+            limit=limit,
             per_lane=per_lane,
             exclude=exclude,
             only=only,
+            now=micros(now),
+            until=micros(until),
         )
         text: str = await self._write(claiming.run)
         return rows.claims_from(text)
@@ -566,56 +569,45 @@ def _cause(job: Job) -> str | None:
 
 
 class _Claiming(msgspec.Struct, kw_only=True):
-    """One claim inside its transaction: which lanes have due work, which jobs of them, then all at once."""
+    """One claim inside its transaction: which lanes have due work, then an equal part of each."""
 
     scanned: dict[int, str]
-    """Where the scan of each priority's lanes goes on; kept by the store between claims."""
-    now: int
-    until: int
-    limits: Sequence[int]
+    """Where the look at each priority's lanes goes on; kept by the store between claims."""
+    priority: int
+    limit: int
     per_lane: int
     exclude: Collection[str]
     only: Collection[str] | None
+    now: int
+    until: int
     taken: list[int] = msgspec.field(default_factory=list)
     size: int = 0
 
     def run(self, database: sqlite3.Connection) -> str:
         """Claim, and return the JSON text of the query `claimed`."""
-        for priority, limit in enumerate(self.limits):
-            self._claim_priority(database, priority, limit)
-        _mark_claimed(database, self.taken, self.now, self.until)
+        if self.only is not None:
+            self._take(database, [*self.only])
+        else:
+            rounds = self._once_round(database, self.scanned.get(self.priority, ""))
+            cuts = (self._take(database, lanes) for lanes in rounds)
+            self.scanned[self.priority] = next(filter(None, cuts), "")
         text: str = database.execute(_sql["claimed"], {"seqs": json_text(self.taken)}).fetchone()[0]
         return text
 
-    def _full(self, limit: int) -> bool:
-        return len(self.taken) >= limit or self.size >= WINDOW_BYTES
-
-    def _claim_priority(self, database: sqlite3.Connection, priority: int, limit: int) -> None:
-        if self._full(limit):
-            return
-        if self.only is not None:
-            self._take(database, priority, limit, [*self.only])
-            return
-        rounds = self._once_round(database, priority, self.scanned.get(priority, ""))
-        cuts = (self._take(database, priority, limit, lanes) for lanes in rounds)
-        self.scanned[priority] = next(filter(None, cuts), "")
-
-    def _once_round(self, database: sqlite3.Connection, priority: int, start: str) -> Iterator[list[str]]:
+    def _once_round(self, database: sqlite3.Connection, start: str) -> Iterator[list[str]]:
         """All lanes with due work, some at a time: those after `start`, then those up to it."""
         for after, end in ((start, None), ("", start)) if start else (("", None),):
             last: str | None = after
             while last is not None and (end is None or last < end):
-                last, lanes = self._due_lanes(database, priority, last)
+                last, lanes = self._due_lanes(database, last)
                 yield [lane for lane in lanes if end is None or lane <= end]
 
-    def _due_lanes(
-        self, database: sqlite3.Connection, priority: int, after: str
-    ) -> tuple[str | None, list[str]]:
+    def _due_lanes(self, database: sqlite3.Connection, after: str) -> tuple[str | None, list[str]]:
         """Return the next lanes with due work, and the last one looked at (None: there are no more)."""
         last, lanes = _read(
             database,
             "due_lanes",
-            priority=priority,
+            priority=self.priority,
             after=after,
             scan=_LANES_A_SCAN,
             exclude=json_text(list(self.exclude)),
@@ -623,31 +615,43 @@ class _Claiming(msgspec.Struct, kw_only=True):
         )
         return last, lanes
 
-    def _take(
-        self, database: sqlite3.Connection, priority: int, limit: int, lanes: Sequence[str]
-    ) -> str | None:
-        """Take jobs of these lanes in turn. Returns the lane to go on after where room ran out."""
-        found = _read(
+    def _take(self, database: sqlite3.Connection, lanes: Sequence[str]) -> str | None:
+        """Take an equal part of each lane, then again of those that have more.
+
+        Returns the lane to go on after where room ran out.
+        """
+        left = self.per_lane
+        while lanes and left:
+            part = min(left, max(1, (self.limit - len(self.taken)) // len(lanes)))
+            found = self._due_of_lanes(database, lanes, part)
+            fitting = self._fitting(found)
+            _mark_claimed(database, [seq for _, seq, _ in fitting], self.now, self.until)
+            if len(fitting) < len(found):
+                return found[len(fitting)][0]
+            counts = Counter(lane for lane, _, _ in found)
+            lanes = [lane for lane, count in counts.items() if count == part]
+            left -= part
+        return None
+
+    def _due_of_lanes(
+        self, database: sqlite3.Connection, lanes: Sequence[str], part: int
+    ) -> list[tuple[str, int, int]]:
+        """Return lane, row number and bytes of data of each lane's first due jobs."""
+        found: list[tuple[str, int, int]] = _read(
             database,
             "due_of_lanes",
             lanes=json_text(lanes),
-            priority=priority,
+            priority=self.priority,
             now=self.now,
-            per_lane=min(self.per_lane, max(1, limit - len(self.taken))),
+            per_lane=part,
         )
-        for lane, seq, size in _in_turn(found):
-            if self._full(limit):
-                return str(lane)
+        return found
+
+    def _fitting(self, found: Sequence[tuple[str, int, int]]) -> Sequence[tuple[str, int, int]]:
+        """As many of these as there is room for, now taken."""
+        for index, (_, seq, size) in enumerate(found):
+            if len(self.taken) >= self.limit or self.size >= WINDOW_BYTES:
+                return found[:index]
             self.taken.append(seq)
             self.size += size
-        return None
-
-
-def _in_turn(found: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
-    """Order (lane, seq, size) so that every lane's first comes before any lane's second."""
-    place: dict[str, int] = {}
-    numbered = []
-    for row in found:
-        place[row[0]] = place.get(row[0], 0) + 1
-        numbered.append((place[row[0]], row))
-    return [row for _, row in sorted(numbered, key=lambda each: each[0])]
+        return found
