@@ -1,0 +1,300 @@
+"""Bytes as they were posted → events as they are understood.
+
+Whatever isn't understood is refused whole, with a pointer to the fault. Knows nothing of HTTP, of routes
+or of stores.
+"""
+
+import hashlib
+import json
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from notifier.errors import Fault, InvalidEventError
+from notifier.model import MAX_DATA_DEPTH, Delivery, Event, IdempotencyKey
+
+MAX_EVENTS = 1000
+"""How many events one array may hold."""
+MAX_DELAY = 366 * 86400.0
+"""How far ahead `deliver_at` may lie, in seconds."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a text that it can't decode into the type asked for."""
+
+
+class Incoming(Struct, frozen=True):
+    """An event that is understood, with its data's JSON text as it was posted.
+
+    `fingerprint` is the hex SHA-256 of what the event says (not of how it was written: white space and
+    the order of keys don't count), or None without an idempotency key.
+    """
+
+    event: Event
+    raw: Raw
+    fingerprint: str | None = None
+
+
+class _Posted(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An event whose data is left as text."""
+
+    data: Raw  # type: ignore[assignment]  # the same field, before it is decoded
+
+
+_event = msgspec.json.Decoder(_Posted)
+_array = msgspec.json.Decoder(list[Raw])
+_data = msgspec.json.Decoder(dict[str, Any])
+_anything = msgspec.json.Decoder()
+_children = msgspec.json.Decoder(dict[str, Raw] | list[Raw])
+_canonical = msgspec.json.Encoder(order="deterministic")
+
+_FIELDS = tuple(f'"{field.encode_name}"'.encode() for field in msgspec.structs.fields(Event))
+_ARRAY = re.compile(rb"[ \t\r\n]*\[")
+_PROBLEM = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+_NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
+_EXPECTED = {
+    "type": "expected 1 to 128 of A-Z a-z 0-9 _ . - /",
+    "tenant": "expected 1 to 128 printable ASCII characters, without spaces",
+    "idempotency_key": "expected 1 to 512 printable ASCII characters",
+    "locale": "expected 1 to 35 of A-Z a-z 0-9 _ -",
+    "priority": 'expected "high", "normal" or "low"',
+}
+"""What to say in place of a regular expression."""
+
+
+def parse_json(body: bytes, *, now: float | None = None) -> tuple[list[Incoming], bool]:
+    """Read one event, or an array of 1 to `MAX_EVENTS`; the second value says which it was.
+
+    `now` is what `deliver_at` is measured against (default: the system's clock). Raises InvalidEventError
+    with every event's first faults; the pointers of an array's begin with the event's place, `/0/type`.
+    """
+    now = time.time() if now is None else now
+    if not _ARRAY.match(body):
+        return [understood(body, "", now)], False
+    return each(elements(body), lambda text, pointer: understood(text, pointer, now)), True
+
+
+def from_event(event: Event, *, now: float | None = None) -> Incoming:
+    """Hold an event that was made in this process to the rules of a posted one.
+
+    `data` may hold whatever msgspec writes as JSON. Raises InvalidEventError.
+    """
+    try:
+        body = msgspec.json.encode(event)
+    except RecursionError:
+        raise InvalidEventError([_depth_fault("/data")]) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidEventError([Fault("/data", f"can't be written as JSON: {error}")]) from error
+    incoming = understood(body, "", time.time() if now is None else now)
+    if b"null" in body and _has_non_finite(event.data):
+        raise InvalidEventError([Fault("/data", "NaN and infinity can't be written as JSON")])
+    return incoming
+
+
+def with_key(incoming: Incoming, key: str) -> Incoming:
+    """Give an event the idempotency key that came beside it. Raises InvalidEventError."""
+    inside = incoming.event.idempotency_key
+    if inside is not None and inside != key:
+        raise InvalidEventError(
+            [Fault("/idempotency_key", "differs from the Idempotency-Key that was sent beside the body")]
+        )
+    try:
+        key = msgspec.convert(key, IdempotencyKey)
+    except msgspec.ValidationError:
+        problem = f"the Idempotency-Key beside the body: {_EXPECTED['idempotency_key']}"
+        raise InvalidEventError([Fault("", problem)]) from None
+    event = msgspec.structs.replace(incoming.event, idempotency_key=key)
+    return Incoming(event, incoming.raw, fingerprint(event))
+
+
+def elements(body: bytes) -> list[Raw]:
+    """Take an array of 1 to `MAX_EVENTS` apart. Raises InvalidEventError."""
+    try:
+        found = _array.decode(body)
+    except UNREADABLE as error:
+        raise InvalidEventError([fault_of(error, "")]) from None
+    if not 1 <= len(found) <= MAX_EVENTS:
+        raise InvalidEventError([Fault("", f"expected 1 to {MAX_EVENTS} events, got {len(found)}")])
+    return found
+
+
+def each(texts: Iterable[Raw], read: Callable[[Raw, str], Incoming]) -> list[Incoming]:
+    """Read every element of an array. Raises one InvalidEventError with the faults of all."""
+    events: list[Incoming] = []
+    faults: list[Fault] = []
+    for index, text in enumerate(texts):
+        try:
+            events.append(read(text, f"/{index}"))
+        except InvalidEventError as error:
+            faults += error.faults
+    if faults:
+        raise InvalidEventError(faults)
+    return events
+
+
+def understood(text: bytes | Raw, pointer: str, now: float) -> Incoming:
+    """Read one event, which stands at `pointer`. Raises InvalidEventError."""
+    try:
+        posted = _event.decode(text)
+    except UNREADABLE as error:
+        raise InvalidEventError([fault_of(error, pointer)]) from None
+    event = _with_data(posted, decode_data(posted.data, f"{pointer}/data"))
+    faults = [
+        Fault(pointer + fault.pointer, fault.detail) for fault in _broken_rules(event, bytes(text), now)
+    ]
+    if faults:
+        raise InvalidEventError(faults)
+    return Incoming(event, posted.data, None if event.idempotency_key is None else fingerprint(event))
+
+
+def decode_data(text: bytes | Raw, pointer: str) -> dict[str, Any]:
+    """Decode an event's data and bound its depth. Raises InvalidEventError."""
+    try:
+        data = _data.decode(text)
+    except RecursionError:
+        raise InvalidEventError([_depth_fault(pointer)]) from None
+    except UNREADABLE as error:
+        raise InvalidEventError([fault_of(error, _culprit(text, pointer))]) from None
+    if _too_deep(bytes(text), data):
+        raise InvalidEventError([_depth_fault(pointer)])
+    return data
+
+
+def fingerprint(event: Event) -> str:
+    """Digest what an event says, its idempotency key apart."""
+    said = msgspec.structs.replace(event, idempotency_key=None)
+    return hashlib.sha256(_canonical.encode(said)).hexdigest()
+
+
+def fault_of(error: Exception, pointer: str, expected: Mapping[str, str] = _EXPECTED) -> Fault:
+    """Say what msgspec found, as a JSON pointer (RFC 6901) below `pointer` and a sentence.
+
+    `expected` has the words for the fields that a regular expression holds.
+    """
+    if isinstance(error, RecursionError):
+        return _depth_fault(pointer)
+    if isinstance(error, UnicodeDecodeError):
+        return Fault(pointer, "is not UTF-8 text")
+    found = _PROBLEM.fullmatch(str(error))
+    problem, path = (found["problem"], found["path"] or "") if found else (str(error), "")
+    steps = [name or index for name, index in _STEP.findall(path)]
+    pointer += "".join(f"/{step}" for step in steps)
+    if named := _NAMED.fullmatch(problem):
+        told = "is missing" if named[1] == "missing required" else "unknown field"
+        return Fault(f"{pointer}/{escaped(named[2])}", told)
+    if "matching regex" in problem:
+        return Fault(pointer, expected.get(steps[-1] if steps else "", problem))
+    return Fault(pointer, problem[0].lower() + problem[1:])
+
+
+def escaped(name: str) -> str:
+    """Write a field's name as a step of a JSON pointer, cut where it is absurdly long."""
+    return name[:128].replace("~", "~0").replace("/", "~1")
+
+
+def _with_data(posted: _Posted, data: dict[str, Any]) -> Event:
+    return Event(
+        type=posted.type,
+        data=data,
+        tenant=posted.tenant,
+        idempotency_key=posted.idempotency_key,
+        deliver_at=posted.deliver_at,
+        deliver=posted.deliver,
+    )
+
+
+def _broken_rules(event: Event, text: bytes, now: float) -> list[Fault]:
+    """Hold the rules that a type can't say."""
+    faults = []
+    if repeated := _repeated_field(text):
+        faults.append(Fault(f"/{escaped(repeated)}", "stands more than once"))
+    if event.deliver_at is not None and not 0 <= event.deliver_at.timestamp() <= now + MAX_DELAY:
+        faults.append(Fault("/deliver_at", "expected a time at most 366 days ahead, and none before 1970"))
+    for index, delivery in enumerate(event.deliver):
+        faults += _delivery_faults(f"/deliver/{index}", delivery)
+    return faults
+
+
+def _delivery_faults(pointer: str, delivery: Delivery) -> Iterable[Fault]:
+    to_url = delivery.channel == "webhook"
+    wanted, refused = ("url", "to") if to_url else ("to", "url")
+    if getattr(delivery, wanted) is None:
+        yield Fault(f"{pointer}/{wanted}", "is missing: this channel needs it")
+    if getattr(delivery, refused) is not None:
+        yield Fault(f"{pointer}/{refused}", f"this channel takes {wanted!r} instead")
+    if delivery.channel == "email" and delivery.template is None:
+        yield Fault(f"{pointer}/template", "is missing: an email needs one")
+
+
+def _repeated_field(text: bytes) -> str | None:
+    """Find a field that stands twice: which of the two is meant, nobody can tell.
+
+    A text that can't hold one is the rule, and is told from the rest by counting; only what might (a
+    field's name within the data, or spelt with escapes) is read again, by a parser that shows both.
+    """
+    if b"\\u00" not in text and not any(text.count(name) > 1 for name in _FIELDS):
+        return None
+    pairs = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
+    name, times = Counter(name for name, _ in pairs).most_common(1)[0]
+    return name if times > 1 else None
+
+
+def _depth_fault(pointer: str) -> Fault:
+    return Fault(pointer, f"nests deeper than {MAX_DATA_DEPTH} levels")
+
+
+def _too_deep(text: bytes, data: dict[str, Any]) -> bool:
+    """Whether objects and arrays nest too deep; only a text with enough brackets is walked at all."""
+    if text.count(b"{") + text.count(b"[") <= MAX_DATA_DEPTH:
+        return False
+    level: list[Any] = [data]
+    for _ in range(MAX_DATA_DEPTH):
+        level = [item for parent in level for item in _items(parent) if isinstance(item, (dict, list))]
+    return bool(level)
+
+
+def _items(parent: Any) -> Iterable[Any]:
+    return parent.values() if isinstance(parent, dict) else parent
+
+
+def _has_non_finite(value: Any) -> bool:
+    """Whether a number is NaN or infinite, which msgspec would write as null."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_has_non_finite, value.values()))
+    return isinstance(value, (list, tuple, set, frozenset)) and any(map(_has_non_finite, value))
+
+
+def _culprit(text: bytes | Raw, pointer: str) -> str:
+    """Follow what can't be decoded down to the smallest value that can't."""
+    for _ in range(MAX_DATA_DEPTH):
+        found = _broken_child(text)
+        if found is None:
+            break
+        step, text = found
+        pointer = f"{pointer}/{escaped(step)}"
+    return pointer
+
+
+def _broken_child(text: bytes | Raw) -> tuple[str, Raw] | None:
+    try:
+        children = _children.decode(text)
+    except UNREADABLE:
+        return None
+    pairs = children.items() if isinstance(children, dict) else enumerate(children)
+    return next(((str(step), child) for step, child in pairs if not _decodable(child)), None)
+
+
+def _decodable(text: Raw) -> bool:
+    try:
+        _anything.decode(text)
+    except UNREADABLE:
+        return False
+    return True

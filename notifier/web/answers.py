@@ -1,0 +1,242 @@
+"""What the API answers, as JSON: one type a thing, made from the model's."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Raw, Struct
+
+from notifier.model import Attempt, EventRecord, Job, JobState, Outcome, rfc3339
+from notifier.retry import mask
+from notifier.store.base import Added, FailureGroup
+from notifier.web.calls import JSON
+
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, description="RFC 3339, UTC")]
+
+_encoder = msgspec.json.Encoder()
+_HEADERS = {"Content-Type": JSON, "X-Content-Type-Options": "nosniff"}
+
+
+class ErrorAnswer(Struct, frozen=True):
+    """Why an attempt did not deliver: `code` groups, `message` explains."""
+
+    code: str
+    message: str
+
+
+class JobSummary(Struct, frozen=True):
+    """A job as the answer to a posted event names it."""
+
+    id: str
+    channel: str
+    destination: str | None
+    status: JobState
+
+
+class Accepted(Struct, frozen=True):
+    """A posted event that is stored; of a duplicate, the first answer again."""
+
+    id: str
+    type: str
+    duplicate: bool
+    jobs: list[JobSummary]
+
+
+class JobAnswer(Struct, frozen=True):
+    """A job; `attempts` counts those spent since the last requeue."""
+
+    id: str
+    event_id: str
+    event_type: str
+    tenant: str | None
+    channel: str
+    route: str | None
+    endpoint: str | None
+    destination: str | None
+    template: str | None
+    status: JobState
+    attempts: int
+    max_attempts: int
+    next_attempt_at: Time | None
+    error: ErrorAnswer | None
+    created_at: Time
+    updated_at: Time
+
+
+class AttemptAnswer(Struct, frozen=True):
+    """One try of one job; `response` is the first KiB of what the receiver said."""
+
+    number: int
+    started_at: Time
+    duration_ms: float
+    outcome: Outcome
+    status_code: int | None
+    error: ErrorAnswer | None
+    response: str | None
+
+
+class EventAnswer(Struct, frozen=True):
+    """An event, its data exactly as it was posted."""
+
+    id: str
+    type: str
+    data: Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+    tenant: str | None
+    idempotency_key: str | None
+    deliver_at: Time | None
+    created_at: Time
+
+
+class EventWithJobs(EventAnswer, frozen=True):
+    """An event and the jobs it caused."""
+
+    jobs: list[JobAnswer]
+
+
+class JobDetail(Struct, frozen=True):
+    """A job, its event, and every attempt, the oldest first."""
+
+    job: JobAnswer
+    event: EventAnswer
+    attempts: list[AttemptAnswer]
+
+
+class JobList(Struct, frozen=True):
+    """A page of jobs, newest first; `next_cursor` leads on, and is null at the end."""
+
+    jobs: list[JobAnswer]
+    next_cursor: str | None
+
+
+class WhyAnswer(Struct, frozen=True):
+    """What a job waits for: a stable word, until when if that is known, and a sentence."""
+
+    job_id: str
+    status: JobState
+    reason: str
+    until: Time | None
+    detail: str
+
+
+class RequeuedAnswer(Struct, frozen=True):
+    """How many jobs a filter means, and how many of them were requeued."""
+
+    matched: int
+    requeued: int
+
+
+class FailureAnswer(Struct, frozen=True):
+    """FAILED jobs that failed alike; `message` is masked of what differs between them."""
+
+    cause: str
+    channel: str
+    code: str
+    message: str
+    template: str | None
+    count: int
+    first_seen: Time
+    last_seen: Time
+    sample_job_ids: list[str]
+
+
+class Failures(Struct, frozen=True):
+    """Every cause of FAILED jobs, the largest group first."""
+
+    failures: list[FailureAnswer]
+
+
+class Health(Struct, frozen=True):
+    """That all is well."""
+
+    status: str
+
+
+def respond(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer a value as JSON."""
+    together = _HEADERS if headers is None else {**_HEADERS, **headers}
+    return web.Response(status=status, body=_encoder.encode(value), headers=together)
+
+
+def accepted(added: Added) -> Accepted:
+    """Answer a posted event. A duplicate's jobs are shown as they were born, as in the first answer."""
+    jobs = [JobSummary(job.id, job.channel, job.destination, _first_status(job)) for job in added.jobs]
+    return Accepted(added.event.id, added.event.type, added.duplicate, jobs)
+
+
+def _first_status(job: Job) -> JobState:
+    """Say how a job was born: FAILED where its destination couldn't be made out, else PENDING."""
+    return JobState.FAILED if job.destination is None else JobState.PENDING
+
+
+def job_answer(job: Job) -> JobAnswer:
+    """Answer a job."""
+    return JobAnswer(
+        id=job.id,
+        event_id=job.event_id,
+        event_type=job.event_type,
+        tenant=job.tenant,
+        channel=job.channel,
+        route=job.route,
+        endpoint=job.endpoint,
+        destination=job.destination,
+        template=job.template,
+        status=job.status,
+        attempts=job.attempts,
+        max_attempts=job.max_attempts,
+        next_attempt_at=_time(job.next_attempt_at),
+        error=None if job.error is None else ErrorAnswer(job.error.code, job.error.message),
+        created_at=rfc3339(job.created_at),
+        updated_at=rfc3339(job.updated_at),
+    )
+
+
+def attempt_answer(number: int, attempt: Attempt) -> AttemptAnswer:
+    """Answer an attempt; `number` counts from 1."""
+    return AttemptAnswer(
+        number=number,
+        started_at=rfc3339(attempt.started_at),
+        duration_ms=round(attempt.duration_ms, 3),
+        outcome=attempt.outcome,
+        status_code=attempt.status_code,
+        error=None if attempt.error is None else ErrorAnswer(attempt.error.code, attempt.error.message),
+        response=attempt.response,
+    )
+
+
+def event_answer(event: EventRecord) -> EventAnswer:
+    """Answer an event."""
+    return EventAnswer(
+        id=event.id,
+        type=event.type,
+        data=event.data,
+        tenant=event.tenant,
+        idempotency_key=event.idempotency_key,
+        deliver_at=_time(event.deliver_at),
+        created_at=rfc3339(event.created_at),
+    )
+
+
+def event_with_jobs(event: EventRecord, jobs: list[Job]) -> EventWithJobs:
+    """Answer an event and its jobs."""
+    told = event_answer(event)
+    return EventWithJobs(**msgspec.structs.asdict(told), jobs=[job_answer(job) for job in jobs])
+
+
+def failure_answer(group: FailureGroup) -> FailureAnswer:
+    """Answer a group of failures."""
+    return FailureAnswer(
+        cause=group.cause,
+        channel=group.channel,
+        code=group.code,
+        message=mask(group.message),
+        template=group.template,
+        count=group.count,
+        first_seen=rfc3339(group.first_seen),
+        last_seen=rfc3339(group.last_seen),
+        sample_job_ids=group.sample_job_ids,
+    )
+
+
+def _time(moment: float | None) -> str | None:
+    return None if moment is None else rfc3339(moment)

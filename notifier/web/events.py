@@ -1,0 +1,135 @@
+"""What apps call: post events, and read what became of them."""
+
+import re
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from msgspec import Struct
+
+from notifier import cloudevents
+from notifier.errors import Fault, IdempotencyConflictError
+from notifier.ingest import Incoming, parse_json, with_key
+from notifier.model import Event
+from notifier.web import answers
+from notifier.web.auth import Scope
+from notifier.web.calls import JSON, Answer, Call, Header
+from notifier.web.problems import ProblemError, ProblemFault, invalid
+from notifier.web.requests import media_type, read_body, unsupported
+
+if TYPE_CHECKING:
+    from notifier.service import Notifier
+
+KEY_HEADER = "Idempotency-Key"
+EVENT_BODIES = {JSON: Event, cloudevents.STRUCTURED: cloudevents.CloudEvent}
+
+_SF_STRING = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+
+
+class Posted(Struct, frozen=True):
+    """The events of one request, and how they came."""
+
+    events: list[Incoming]
+    is_array: bool
+    key_field: str
+    """Where in the body an event's idempotency key stands."""
+
+
+class Events:
+    """The calls below `/v1/events`."""
+
+    def __init__(self, notifier: "Notifier") -> None:
+        self.notifier = notifier
+        self.max_body = notifier.config.server.max_body
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Take events: answered once they are stored and synced, all of them or none."""
+        posted = await read_events(request, self.max_body)
+        try:
+            added = await self.notifier.ingest(posted.events)
+        except IdempotencyConflictError as error:
+            raise _conflict(error, posted) from None
+        told = [answers.accepted(one) for one in added]
+        return answers.respond(told if posted.is_array else told[0], 202)
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Answer an event and its jobs."""
+        event, jobs = await self.notifier.store.event(request.match_info["id"])
+        return answers.respond(answers.event_with_jobs(event, jobs))
+
+
+async def read_events(request: web.Request, limit: int) -> Posted:
+    """Read the events of a request, native or CloudEvents. Raises ProblemError or InvalidEventError."""
+    kind = media_type(request)
+    if kind == cloudevents.STRUCTURED:
+        posted = Posted(cloudevents.parse_structured(await read_body(request, limit)), False, "id")
+    elif kind == cloudevents.BATCH:
+        posted = Posted(cloudevents.parse_batch(await read_body(request, limit)), True, "id")
+    elif cloudevents.is_binary(request.headers):
+        posted = await _read_binary(request, kind, limit)
+    elif kind == JSON:
+        events, is_array = parse_json(await read_body(request, limit))
+        posted = Posted(events, is_array, "idempotency_key")
+    else:
+        raise unsupported(kind, JSON, cloudevents.STRUCTURED, cloudevents.BATCH)
+    return _with_header_key(request, posted) if KEY_HEADER in request.headers else posted
+
+
+async def _read_binary(request: web.Request, kind: str, limit: int) -> Posted:
+    body = await read_body(request, limit)
+    if body and not cloudevents.is_json(kind):
+        raise unsupported(kind, JSON)
+    return Posted(cloudevents.parse_binary(request.headers, body), False, "id")
+
+
+def _with_header_key(request: web.Request, posted: Posted) -> Posted:
+    """Put the header's key to the one event that it can mean."""
+    keys = {_bare(value) for value in request.headers.getall(KEY_HEADER)}
+    if posted.is_array or len(keys) > 1:
+        problem = f"{KEY_HEADER} is one key for one event; in an array each has its own idempotency_key"
+        raise invalid([Fault("", problem)])
+    return Posted([with_key(posted.events[0], keys.pop())], False, posted.key_field)
+
+
+def _bare(value: str) -> str:
+    """Take a key out of the quotes that draft-ietf-httpapi-idempotency-key-header puts it in."""
+    quoted = _SF_STRING.fullmatch(value)
+    return value if quoted is None else re.sub(r"\\(.)", r"\1", quoted[1])
+
+
+def _conflict(error: IdempotencyConflictError, posted: Posted) -> ProblemError:
+    pointer = f"/{error.index}/{posted.key_field}" if posted.is_array else f"/{posted.key_field}"
+    fault = ProblemFault(pointer=pointer, detail="was used before with another event")
+    return ProblemError(422, f"The {error}.", kind="idempotency-conflict", errors=[fault])
+
+
+def calls(notifier: "Notifier") -> list[Call]:
+    """Return the calls of this part of the API."""
+    events = Events(notifier)
+    return [
+        Call(
+            method="POST",
+            path="/v1/events",
+            name="postEvents",
+            summary="Post one event, or 1 to 1,000 in an array: all are stored, or none",
+            scope=Scope.INGEST,
+            handler=events.post,
+            body={
+                JSON: Event | list[Event],
+                cloudevents.STRUCTURED: cloudevents.CloudEvent,
+                cloudevents.BATCH: list[cloudevents.CloudEvent],
+            },
+            headers=(Header(KEY_HEADER, "The key of the one event in the body.", r"^[\x20-\x7e]{1,512}$"),),
+            answers={202: Answer("Stored and synced.", answers.Accepted | list[answers.Accepted])},
+            problems=(413, 415, 422, 503),
+        ),
+        Call(
+            method="GET",
+            path="/v1/events/{id}",
+            name="getEvent",
+            summary="Read an event and what became of its jobs",
+            scope=Scope.INGEST,
+            handler=events.show,
+            answers={200: Answer("The event and its jobs.", answers.EventWithJobs)},
+            problems=(404, 503),
+        ),
+    ]

@@ -1,0 +1,83 @@
+"""Requests → values of our types, or a problem that points at the fault."""
+
+import re
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+from msgspec.inspect import IntType
+
+from notifier.ingest import UNREADABLE, fault_of
+from notifier.web.calls import JSON
+from notifier.web.problems import ProblemError, invalid, invalid_parameter
+
+_T = TypeVar("_T", bound=Struct)
+
+_DIGITS = re.compile(r"-?[0-9]{1,18}")
+_PLUS_LOST = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?) (\d\d:\d\d)")
+
+
+def media_type(request: web.Request) -> str:
+    """Return the body's media type, without parameters. Raises ProblemError (415) for a charset."""
+    if request.headers.get("Content-Type") == JSON:
+        return JSON
+    if (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
+        raise ProblemError(415, f"The body must be UTF-8, not {request.charset}.")
+    return request.content_type.lower()
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """Return the body, `limit` bytes at most. Raises ProblemError (413, 415)."""
+    coding = request.headers.get("Content-Encoding")
+    if coding is not None and coding.strip().lower() != "identity":
+        raise ProblemError(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
+    if (request.content_length or 0) > limit:
+        raise ProblemError(413, f"The body is larger than {limit} bytes (server.max_body).")
+    return await request.read()
+
+
+async def read_json(request: web.Request, decoder: "msgspec.json.Decoder[_T]", limit: int) -> _T:
+    """Return the body as the decoder's type. Raises ProblemError (413, 415, 422)."""
+    kind = media_type(request)
+    if kind != JSON:
+        raise unsupported(kind, JSON)
+    body = await read_body(request, limit)
+    try:
+        return decoder.decode(body)
+    except UNREADABLE as error:
+        raise invalid([fault_of(error, "")]) from None
+
+
+def unsupported(kind: str, *wanted: str) -> ProblemError:
+    """Refuse a media type."""
+    return ProblemError(415, f"The body's type must be {' or '.join(wanted)}, not {kind}.")
+
+
+def read_query(request: web.Request, wanted: type[_T]) -> _T:
+    """Return the query as a struct. Raises ProblemError (422) naming the parameter at fault."""
+    given: dict[str, Any] = {}
+    numbers = _numbers(wanted)
+    for name, value in request.query.items():
+        if name in given:
+            raise invalid_parameter(name, "is given more than once")
+        given[name] = int(value) if name in numbers and _DIGITS.fullmatch(value) else _with_plus(value)
+    try:
+        return msgspec.convert(given, wanted)
+    except UNREADABLE as error:
+        fault = fault_of(error, "")
+        raise invalid_parameter(fault.pointer[1:], fault.detail) from None
+
+
+@cache
+def _numbers(wanted: type[Struct]) -> frozenset[str]:
+    """Name the parameters that are whole numbers."""
+    fields = msgspec.inspect.type_info(wanted).fields  # type: ignore[attr-defined]  # of a struct, always
+    return frozenset(field.encode_name for field in fields if isinstance(field.type, IntType))
+
+
+def _with_plus(value: str) -> str:
+    """Mend a time: a + in a query means a space, and the one in "+01:00" is easily left unescaped."""
+    time = _PLUS_LOST.fullmatch(value)
+    return value if time is None else f"{time[1]}+{time[2]}"
