@@ -160,7 +160,7 @@ def decode_data(text: bytes | Raw, pointer: str) -> dict[str, Any]:
     except RecursionError:
         raise InvalidEventError([_depth_fault(pointer)]) from None
     except UNREADABLE as error:
-        raise InvalidEventError([fault_of(error, _culprit(text, pointer))]) from None
+        raise InvalidEventError([Fault(_culprit(text, pointer), fault_of(error, "").detail)]) from None
     if _too_deep(bytes(text), data):
         raise InvalidEventError([_depth_fault(pointer)])
     return data
