@@ -93,13 +93,16 @@ def attempt(outcome: Outcome = Outcome.DELIVERED, **changes: Any) -> Attempt:
     return Attempt(**(fields | changes))
 
 
-def settlement(claim: Claim, status: JobState, **changes: Any) -> Settlement:
-    """What a worker makes of a claim that ends in `status`: one spent attempt, and what goes with it."""
+def settlement(claim: Claim, status: JobState, *, fence: int | None = None, **changes: Any) -> Settlement:
+    """What a worker makes of a claim that ends in `status`: one spent attempt, and what goes with it.
+
+    `fence` stands in for the claim's own.
+    """
     delivered = status is JobState.COMPLETED
     outcomes = {JobState.COMPLETED: Outcome.DELIVERED, JobState.PENDING: Outcome.RETRY}
     fields: dict[str, Any] = {
         "job_id": claim.job.id,
-        "claim": claim.job.claim,
+        "claim": claim.job.claim if fence is None else fence,
         "status": status,
         "now": NOW + 1,
         "spent": True,
