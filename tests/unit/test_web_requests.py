@@ -1,0 +1,117 @@
+"""Queries and cursors: what is understood of them, and which parameter a refusal names."""
+
+from datetime import UTC, datetime
+from typing import get_args, get_type_hints
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.model import REQUEUEABLE, JobState
+from notifier.store.base import JobFilter
+from notifier.web.admin import JobQuery, RequeueRequest
+from notifier.web.cursors import read_cursor, write_cursor
+from notifier.web.problems import ProblemError
+from notifier.web.requests import read_query
+
+
+def query(text: str) -> JobQuery:
+    """What is understood of a query of the job list."""
+    return read_query(make_mocked_request("GET", f"/v1/admin/jobs?{text}"), JobQuery)
+
+
+def test_every_filter_is_understood() -> None:
+    """Each parameter of DESIGN's table reaches the store's filter."""
+    wanted = query(
+        "status=FAILED&channel=email&event_type=user.signup&route=welcome&endpoint=ep_1&destination=123"
+        "&tenant=acme&cause=abc&created_after=2026-01-02T03:04:05Z&created_before=2026-01-02T03:04:05%2B02:00"
+        "&limit=500&cursor=x"
+    )
+    assert wanted.filter(wanted.status) == JobFilter(
+        status=JobState.FAILED,
+        channel="email",
+        event_type="user.signup",
+        route="welcome",
+        endpoint="ep_1",
+        destination="123",
+        tenant="acme",
+        cause="abc",
+        created_after=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp(),
+        created_before=datetime(2026, 1, 2, 1, 4, 5, tzinfo=UTC).timestamp(),
+    )
+    assert (wanted.limit, wanted.cursor) == (500, "x")
+
+
+def test_an_empty_query_means_all() -> None:
+    """Nothing given narrows nothing, and a page is 50 jobs."""
+    assert (query("").filter(), query("").limit) == (JobFilter(), 50)
+
+
+def test_a_plus_left_unescaped_is_still_an_offset() -> None:
+    """`+01:00` comes as a space when nobody escaped it."""
+    assert query("created_after=2026-01-02T03:04:05+01:00") == query(
+        "created_after=2026-01-02T03:04:05%2B01:00"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("colour=red", "colour"),
+        ("status=failed", "status"),
+        ("status=", "status"),
+        ("status=null", "status"),
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=1e2", "limit"),
+        ("limit=5.0", "limit"),
+        ("limit=", "limit"),
+        ("limit=99999999999999999999", "limit"),
+        ("created_after=yesterday", "created_after"),
+        ("created_after=2026-01-02T03:04:05", "created_after"),
+        ("created_after=1767323045", "created_after"),
+        ("channel=", "channel"),
+        ("tenant=a&tenant=b", "tenant"),
+        ("destination=" + "d" * 2049, "destination"),
+    ],
+)
+def test_a_parameter_at_fault_is_named(text: str, name: str) -> None:
+    """What isn't understood of a query is a 422 that says which parameter."""
+    with pytest.raises(ProblemError) as caught:
+        query(text)
+    assert caught.value.status == 422
+    assert [error.parameter for error in caught.value.errors] == [name]
+
+
+@given(st.integers(min_value=-(2**63), max_value=2**63 - 1))
+def test_a_cursor_leads_back_to_its_position(position: int) -> None:
+    """Whatever position a store gives, its cursor is read back as it, and is fit for a URL."""
+    cursor = write_cursor(position)
+    assert read_cursor(cursor) == position
+    assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+@given(st.integers(min_value=0, max_value=2**63 - 1), st.data())
+def test_an_altered_cursor_is_refused(position: int, data: st.DataObject) -> None:
+    """Change any one character of a cursor, and it is no cursor."""
+    cursor = write_cursor(position)
+    at = data.draw(st.integers(0, len(cursor) - 1))
+    other = data.draw(st.sampled_from("ABCZaz019-_=.+ é").filter(lambda char: char != cursor[at]))
+    with pytest.raises(ProblemError):
+        read_cursor(cursor[:at] + other + cursor[at + 1 :])
+
+
+@pytest.mark.parametrize("cursor", ["", "1", "AAAAAAAAAAAAAAAA", "é", "AAAA" * 100])
+def test_a_made_up_cursor_is_refused(cursor: str) -> None:
+    """What this API never gave names the parameter at fault."""
+    with pytest.raises(ProblemError) as caught:
+        read_cursor(cursor)
+    assert caught.value.errors[0].parameter == "cursor"
+
+
+def test_a_requeue_takes_every_state_that_can_be_requeued() -> None:
+    """The request's states are the model's requeueable ones, no more and no less."""
+    assert {JobState(name) for name in get_args(get_type_hints(RequeueRequest)["status"])} == REQUEUEABLE
