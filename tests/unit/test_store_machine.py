@@ -1,0 +1,513 @@
+"""The store against a plain model of what it promises: whatever is done to both, they stay alike."""
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from msgspec import Struct, field
+from msgspec.structs import replace
+from support.builders import NOW, event_record, failed_job, job, release, settlement
+
+from notifier.errors import IdempotencyConflictError, IllegalTransitionError, NotFoundError
+from notifier.model import REQUEUEABLE, TRANSITIONS, Attempt, Claim, EventRecord, Job, JobState, Priority
+from notifier.store.base import Added, JobFilter, Settlement, Submission
+from notifier.store.sqlite import SqliteStore
+
+PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = JobState
+EVERYTHING = JobFilter()
+CLAIM_TIMEOUT = 60.0
+LANES = "abc"
+
+_Result = TypeVar("_Result")
+
+
+# The model -----------------------------------------------------------------------------------------
+
+
+class Kept(Struct):
+    """A job as the model has it, with what doesn't show in it."""
+
+    job: Job
+    attempts: list[Attempt] = field(default_factory=list)
+    claimed_until: float = 0.0
+    cause: str | None = None
+
+
+class Model:
+    """The Store's promises in as few words as they can be said."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, EventRecord] = {}
+        self.jobs: dict[str, Kept] = {}
+
+    def in_state(self, *states: JobState) -> list[Kept]:
+        """The jobs in any of these states, oldest first."""
+        return [kept for kept in self.jobs.values() if kept.job.status in states]
+
+    def jobs_of(self, event_id: str) -> tuple[Job, ...]:
+        """The jobs of an event, in their order."""
+        return tuple(kept.job for kept in self.jobs.values() if kept.job.event_id == event_id)
+
+    def add(self, call: Sequence[Submission]) -> list[Added] | IdempotencyConflictError:
+        """Keep all of a call or nothing."""
+        known = {event.idempotency_key: event for event in self.events.values() if event.idempotency_key}
+        jobs: dict[str, tuple[Job, ...]] = {}
+        answers, fresh = [], []
+        for index, each in enumerate(call):
+            key = each.event.idempotency_key
+            first = known.get(key) if key else None
+            if key and first and first.fingerprint != each.event.fingerprint:
+                return IdempotencyConflictError(key, index)
+            if first:
+                found = jobs.get(first.id, self.jobs_of(first.id))
+                answers.append(Added(first, found, duplicate=True))
+                continue
+            if key:
+                known[key] = each.event
+            jobs[each.event.id] = each.jobs
+            fresh.append(each)
+            answers.append(Added(each.event, each.jobs, duplicate=False))
+        for each in fresh:
+            self.events[each.event.id] = each.event
+            self.jobs |= {made.id: Kept(made, cause="born" if made.error else None) for made in each.jobs}
+        return answers
+
+    def due(self, now: float, priority: Priority, lanes: Collection[str]) -> dict[str, list[float]]:
+        """When the jobs of each lane were due that a claim may take, longest first."""
+        found: dict[str, list[float]] = {}
+        for kept in self.in_state(PENDING):
+            at = kept.job.next_attempt_at
+            if at is not None and at <= now and kept.job.priority == priority and kept.job.lane in lanes:
+                found.setdefault(kept.job.lane, []).append(at)
+        return {lane: sorted(times) for lane, times in found.items()}
+
+    def claim(self, job_id: str, now: float) -> Job:
+        """Hand a job to a worker."""
+        kept = self.jobs[job_id]
+        kept.claimed_until = now + CLAIM_TIMEOUT
+        self._move(kept, PROCESSING, now, claim=kept.job.claim + 1, next_attempt_at=None)
+        return kept.job
+
+    def holds(self, job_id: str, fence: int) -> bool:
+        """Whether a claim is still its worker's."""
+        kept = self.jobs.get(job_id)
+        return kept is not None and kept.job.status is PROCESSING and kept.job.claim == fence
+
+    def settle(self, outcome: Settlement) -> bool:
+        """Write down what became of a claim, if it is still held."""
+        if not self.holds(outcome.job_id, outcome.claim):
+            return False
+        kept = self.jobs[outcome.job_id]
+        self._move(
+            kept,
+            outcome.status,
+            outcome.now,
+            next_attempt_at=outcome.next_attempt_at,
+            attempts=kept.job.attempts + outcome.spent,
+            error=outcome.error,
+            destination=outcome.destination or kept.job.destination,
+        )
+        kept.cause = outcome.cause
+        if outcome.attempt:
+            kept.attempts.append(outcome.attempt)
+        return True
+
+    def give_back(self, now: float, *, expired_by: float) -> int:
+        """Return claims that ran out by a moment; how many there were."""
+        lost = [kept for kept in self.in_state(PROCESSING) if kept.claimed_until <= expired_by]
+        for kept in lost:
+            self._move(kept, PENDING, now, next_attempt_at=now)
+        return len(lost)
+
+    def requeue(self, job_id: str, now: float) -> Job:
+        """Make a job due now, with nothing spent."""
+        kept = self._allowed(job_id, REQUEUEABLE, "requeued")
+        kept.cause = None
+        claim = kept.job.claim + 1
+        return self._move(kept, PENDING, now, next_attempt_at=now, attempts=0, claim=claim)
+
+    def cancel(self, job_id: str, now: float) -> Job:
+        """Withdraw a job that waits."""
+        kept = self._allowed(job_id, {PENDING}, "cancelled")
+        return self._move(kept, CANCELLED, now, next_attempt_at=None, claim=kept.job.claim + 1)
+
+    def old(self, completed_before: float, failed_before: float) -> set[str]:
+        """The jobs that may be pruned."""
+        by_state = {COMPLETED: completed_before, FAILED: failed_before, CANCELLED: failed_before}
+        return {
+            kept.job.id
+            for kept in self.in_state(*by_state)
+            if kept.job.updated_at < by_state[kept.job.status]
+        }
+
+    def forget(self, job_ids: Iterable[str], completed_before: float) -> None:
+        """Drop pruned jobs, the events that lost their last one, and old events that never had any."""
+        orphans = {self.jobs.pop(job_id).job.event_id for job_id in job_ids}
+        for event in list(self.events.values()):
+            old = event.id in orphans or event.created_at < completed_before
+            if old and not self.jobs_of(event.id):
+                del self.events[event.id]
+
+    def _allowed(self, job_id: str, states: Collection[JobState], action: str) -> Kept:
+        if job_id not in self.jobs:
+            raise NotFoundError("job", job_id)
+        kept = self.jobs[job_id]
+        if kept.job.status not in states:
+            raise IllegalTransitionError(job_id, kept.job.status, action)
+        return kept
+
+    def _move(self, kept: Kept, state: JobState, now: float, **changes: Any) -> Job:
+        legal = state in TRANSITIONS[kept.job.status]
+        assert legal or kept.job.status is state is PENDING, f"{kept.job.status} became {state}"
+        kept.job = replace(kept.job, status=state, updated_at=now, **changes)
+        return kept.job
+
+
+# What is done to both ------------------------------------------------------------------------------
+
+
+class Wish(Struct, frozen=True):
+    """A job to be made: where, how urgent, and due in how many seconds; or one that is born FAILED."""
+
+    lane: str
+    priority: Priority
+    delay: int
+    born_failed: bool
+
+    def job(self, event: EventRecord) -> Job:
+        """Make it out for an event."""
+        if self.born_failed:
+            return failed_job(event, lane=self.lane)
+        at = event.created_at + self.delay
+        return job(event, lane=self.lane, priority=self.priority, next_attempt_at=at)
+
+
+class Post(Struct, frozen=True):
+    """An event to be posted, with the jobs it causes."""
+
+    key: str | None
+    body: str
+    wishes: list[Wish]
+
+    def submission(self, now: float) -> Submission:
+        """Accept it at a moment."""
+        event = event_record(key=self.key, body=self.body, created_at=now)
+        return Submission(event, tuple(wish.job(event) for wish in self.wishes))
+
+
+wishes = st.builds(
+    Wish,
+    lane=st.sampled_from(LANES),
+    priority=st.sampled_from([Priority.NORMAL, Priority.NORMAL, Priority.HIGH]),
+    delay=st.sampled_from([0, 0, 0, -5, 10, 90]),
+    born_failed=st.sampled_from([False, False, False, True]),
+)
+posts = st.builds(
+    Post,
+    key=st.none() | st.sampled_from("xyz"),
+    body=st.sampled_from(["{}", '{"total":1}']),
+    wishes=st.lists(wishes, max_size=4),
+)
+calls = st.lists(posts, min_size=1, max_size=3)
+lane_sets = st.frozensets(st.sampled_from(LANES))
+filters = st.builds(
+    JobFilter,
+    status=st.none() | st.sampled_from(JobState),
+    route=st.none() | st.sampled_from(["erp", "nobody"]),
+)
+
+
+def said(change: Callable[[], Job]) -> Job | str:
+    """What a change answers: the job, or why not."""
+    try:
+        return change()
+    except (IllegalTransitionError, NotFoundError) as error:
+        return str(error)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Does the same to the store and to the model, and compares."""
+
+    claims = Bundle("claims")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.model = Model()
+        self.crashes = 0
+        self.fences: Counter[str] = Counter()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp(prefix="store-"))
+        self.store = self._opened("0")
+
+    def teardown(self) -> None:
+        """Compare all there is to compare once more, and let go."""
+        try:
+            self._compare_everything()
+        finally:
+            self.run(self.store.close())
+            self.runner.close()
+            shutil.rmtree(self.folder)
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Do something to the store."""
+        return self.runner.run(work)
+
+    def _opened(self, name: str) -> SqliteStore:
+        store = SqliteStore(self.folder / name / "notifier.db")
+        store.path.parent.mkdir(exist_ok=True)
+        given_back = self.run(store.open(self.now))
+        assert given_back == self.model.give_back(self.now, expired_by=float("inf"))
+        return store
+
+    # Time ------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 10, 61]))
+    def wait(self, seconds: int) -> None:
+        """Time passes."""
+        self.now += seconds
+
+    # Apps ------------------------------------------------------------------------------------------
+
+    @rule(together=st.lists(calls, min_size=1, max_size=4))
+    def add(self, together: list[list[Post]]) -> None:
+        """Calls that arrive at once are written in one batch, and answered as if one after the other."""
+        submitted = [[post.submission(self.now) for post in call] for call in together]
+        expected = [self.model.add(call) for call in submitted]
+        for answer, wanted in zip(self.run(self._add(submitted)), expected, strict=True):
+            if isinstance(wanted, IdempotencyConflictError):
+                assert isinstance(answer, IdempotencyConflictError)
+                assert (answer.key, answer.index) == (wanted.key, wanted.index)
+            else:
+                assert answer == wanted
+
+    async def _add(self, together: list[list[Submission]]) -> list[list[Added] | BaseException]:
+        return await asyncio.gather(*map(self.store.add, together), return_exceptions=True)
+
+    # Workers ---------------------------------------------------------------------------------------
+
+    @rule(
+        target=claims,
+        priority=st.sampled_from(Priority),
+        limit=st.integers(0, 6),
+        per_lane=st.integers(1, 3),
+        exclude=lane_sets,
+        only=st.none() | lane_sets,
+    )
+    def claim(
+        self,
+        priority: Priority,
+        limit: int,
+        per_lane: int,
+        exclude: frozenset[str],
+        only: frozenset[str] | None,
+    ) -> Any:
+        """A claim takes what is due, the longest due of each lane, and leaves room unused only in need."""
+        allowed = (set(LANES) if only is None else only) - exclude
+        due = self.model.due(self.now, priority, allowed)
+        claimed = self.run(
+            self.store.claim(
+                priority=priority,
+                limit=limit,
+                per_lane=per_lane,
+                now=self.now,
+                until=self.now + CLAIM_TIMEOUT,
+                exclude=exclude,
+                only=only,
+            )
+        )
+        assert len(claimed) == min(limit, sum(min(per_lane, len(times)) for times in due.values()))
+        by_lane: dict[str, list[float | None]] = {}
+        for each in claimed:
+            before = self.model.jobs[each.job.id].job
+            by_lane.setdefault(before.lane, []).append(before.next_attempt_at)
+            assert each.job == self.model.claim(each.job.id, self.now)
+            assert each.event == self.model.events[each.job.event_id]
+        for lane, times in by_lane.items():
+            assert len(times) <= per_lane
+            assert sorted(filter(None, times)) == due[lane][: len(times)]
+        return multiple(*claimed)
+
+    @rule(target=claims, data=st.data())
+    def claim_these(self, data: st.DataObject) -> Any:
+        """Named jobs are claimed where they are PENDING and due, whatever else is named."""
+        named = data.draw(st.lists(st.sampled_from(["job_0", *self.model.jobs]), max_size=5))
+        due = {
+            job_id
+            for job_id in named
+            if job_id in self.model.jobs
+            and (at := self.model.jobs[job_id].job.next_attempt_at) is not None
+            and at <= self.now
+        }
+        fences = self.run(self.store.claim_these(named, now=self.now, until=self.now + CLAIM_TIMEOUT))
+        jobs = [self.model.claim(job_id, self.now) for job_id in due]
+        assert fences == {each.id: each.claim for each in jobs}
+        return multiple(*(Claim(each, self.model.events[each.event_id]) for each in jobs))
+
+    @rule(
+        claim=claims,
+        state=st.sampled_from([COMPLETED, COMPLETED, PENDING, FAILED, CANCELLED, None]),
+        spent=st.booleans(),
+        delay=st.sampled_from([0, 5, 90]),
+    )
+    def settle(self, claim: Claim, state: JobState | None, spent: bool, delay: int) -> None:
+        """A settle holds exactly while its claim does; no state is a release."""
+        self._settle([self._outcome(claim, state, spent=spent, delay=delay)])
+
+    @rule(first=consumes(claims), second=claims, states=st.tuples(*[st.sampled_from(JobState)] * 3))
+    def settle_together(self, first: Claim, second: Claim, states: tuple[JobState, ...]) -> None:
+        """Settles that arrive at once are answered as if one after the other, two of one claim too."""
+        wanted = [PENDING if state is PROCESSING else state for state in states]
+        pairs = zip((first, second, first), wanted, strict=True)
+        self._settle([self._outcome(claim, state, spent=True, delay=5) for claim, state in pairs])
+
+    def _outcome(self, claim: Claim, state: JobState | None, *, spent: bool, delay: int) -> Settlement:
+        if state is None:
+            return release(claim, now=self.now, next_attempt_at=self.now + delay)
+        changes: dict[str, Any] = {"now": self.now, "spent": spent, "destination": "https://found.example"}
+        if state is PENDING:
+            changes["next_attempt_at"] = self.now + delay
+        return settlement(claim, state, **changes)
+
+    def _settle(self, outcomes: list[Settlement]) -> None:
+        async def settle() -> list[bool]:
+            return await asyncio.gather(*map(self.store.settle, outcomes))
+
+        assert self.run(settle()) == [self.model.settle(outcome) for outcome in outcomes]
+
+    @rule(claim=claims)
+    def renew(self, claim: Claim) -> None:
+        """A claim that is held lives on; a lost one stays lost."""
+        until = self.now + CLAIM_TIMEOUT
+        self.run(self.store.renew([(claim.job.id, claim.job.claim)], until))
+        if self.model.holds(claim.job.id, claim.job.claim):
+            self.model.jobs[claim.job.id].claimed_until = until
+
+    @rule()
+    def rescue(self) -> None:
+        """Claims that ran out are given back."""
+        rescued = self.run(self.store.rescue(self.now))
+        assert rescued == self.model.give_back(self.now, expired_by=self.now)
+
+    # Operators -------------------------------------------------------------------------------------
+
+    @rule(data=st.data(), action=st.sampled_from(["requeue", "cancel"]))
+    def change(self, data: st.DataObject, action: str) -> None:
+        """A job is requeued or cancelled where its state allows it, and is what the answer says."""
+        job_id = data.draw(st.sampled_from(["job_0", *self.model.jobs]))
+        change = {"requeue": self.store.requeue, "cancel": self.store.cancel}[action]
+        expected = {"requeue": self.model.requeue, "cancel": self.model.cancel}[action]
+        assert said(lambda: self.run(change(job_id, self.now))) == said(lambda: expected(job_id, self.now))
+
+    @rule(wanted=filters, limit=st.integers(1, 4))
+    def requeue_some(self, wanted: JobFilter, limit: int) -> None:
+        """The oldest that a filter means, and only those that no worker holds."""
+        states = JobState if wanted.status is None else [wanted.status]
+        meant = [
+            kept.job.id
+            for kept in self.model.in_state(*states)
+            if kept.job.status is not PROCESSING and wanted.route in {None, kept.job.route}
+        ]
+        requeued = self.run(self.store.requeue_some(wanted, now=self.now, limit=limit))
+        assert requeued == meant[:limit]
+        for job_id in requeued:
+            self.model.requeue(job_id, self.now)
+
+    @rule(ages=st.tuples(st.sampled_from([0, 30, 300]), st.sampled_from([0, 30, 300])))
+    def prune_all(self, ages: tuple[int, int]) -> None:
+        """Called again and again, it leaves nothing that is old enough, and takes nothing else."""
+        cutoffs = (self.now - ages[0], self.now - ages[1])
+        old = self.model.old(*cutoffs)
+        gone = [self._prune(cutoffs, limit=1000) for _ in range(2)]
+        assert set().union(*gone) == old
+
+    @rule(limit=st.integers(1, 2))
+    def prune_some(self, limit: int) -> None:
+        """No more than it was asked to, and nothing that is not old enough."""
+        self._prune((self.now, self.now), limit=limit)
+
+    def _prune(self, cutoffs: tuple[float, float], *, limit: int) -> set[str]:
+        old = self.model.old(*cutoffs)
+        before = set(self.model.jobs)
+        count = self.run(self.store.prune(completed_before=cutoffs[0], failed_before=cutoffs[1], limit=limit))
+        gone = before - {each.id for each in self._listed()}
+        assert count == len(gone) <= limit
+        assert gone <= old
+        self.model.forget(gone, cutoffs[0])
+        return gone
+
+    # Faults ----------------------------------------------------------------------------------------
+
+    @rule()
+    def crash(self) -> None:
+        """What was committed is in the files: a store opened on a copy of them, unclosed as they are, has it.
+
+        Who was at work has lost its claims.
+        """
+        self.crashes += 1
+        copied = self.folder / str(self.crashes)
+        shutil.copytree(self.store.path.parent, copied, ignore=shutil.ignore_patterns("*.lock", "*-shm"))
+        left = self.store
+        self.store = self._opened(copied.name)
+        self.run(left.close())
+        self._compare_everything()
+
+    @rule()
+    def restart(self) -> None:
+        """A store that was closed and opened again is the same one."""
+        self.run(self.store.close())
+        self.store = self._opened(self.store.path.parent.name)
+
+    # What always holds -----------------------------------------------------------------------------
+
+    def _listed(self) -> list[Job]:
+        return self.run(self.store.jobs(EVERYTHING, limit=10_000)).jobs
+
+    @invariant()
+    def the_jobs_are_those_of_the_model(self) -> None:
+        """All of them, in every field, newest first."""
+        assert self._listed() == [kept.job for kept in reversed(self.model.jobs.values())]
+
+    @invariant()
+    def the_counts_are_those_of_the_model(self) -> None:
+        """By state, by cause, and what comes next."""
+        counted = {state: len(self.model.in_state(state)) for state in JobState}
+        assert self.run(self.store.counts()) == counted
+        groups = self.run(self.store.failures(EVERYTHING))
+        causes = Counter(kept.cause for kept in self.model.in_state(FAILED))
+        assert sorted(group.count for group in groups) == sorted(causes.values())
+        later = [kept.job.next_attempt_at for kept in self.model.in_state(PENDING)]
+        due = min((at for at in later if at and at > self.now), default=None)
+        assert self.run(self.store.next_due(self.now)) == due
+
+    @invariant()
+    def a_job_waits_for_a_time_exactly_while_it_is_pending(self) -> None:
+        """And its fence has never gone back."""
+        for each in self._listed():
+            assert (each.next_attempt_at is not None) == (each.status is PENDING)
+            assert each.claim >= self.fences[each.id]
+            self.fences[each.id] = each.claim
+
+    def _compare_everything(self) -> None:
+        for kept in self.model.jobs.values():
+            assert self.run(self.store.attempts(kept.job.id)) == kept.attempts
+        for event in self.model.events.values():
+            assert self.run(self.store.event(event.id)) == (event, list(self.model.jobs_of(event.id)))
+
+
+StoreMachine.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestStore = StoreMachine.TestCase
+pytestmark = pytest.mark.timeout(300)
