@@ -324,7 +324,7 @@ def _meaning(error: aiohttp.ClientError | TimeoutError, exchange: _Exchange) -> 
     if isinstance(error, TimeoutError):
         return Unknown("no answer came in time", code="timeout")
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
-        return Transient(f"the answer is not HTTP: {_first_line(error)}", code="bad_response")
+        return Transient(f"the answer can't be read: {_http_reason(error)}", code="bad_response")
     return Unknown("the connection was lost before the answer came", code="connection_lost")
 
 
@@ -359,6 +359,7 @@ def _os_reason(error: Exception) -> str:
     return os.strerror(number).lower() if number else "it broke off"
 
 
-def _first_line(error: aiohttp.ClientResponseError | aiohttp.ClientPayloadError) -> str:
+def _http_reason(error: aiohttp.ClientResponseError | aiohttp.ClientPayloadError) -> str:
+    """What is wrong with an answer, without the receiver's own bytes, which aiohttp puts after a colon."""
     text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    return next(filter(None, map(str.strip, text.splitlines())), "it can't be read")[:200]
+    return text.partition(":")[0].strip().lower() or "it is not HTTP"

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,18 @@ async def test_it_is_tried_again_only_once() -> None:
         assert len(receiver.requests) == 3
 
 
+async def test_two_kept_connections_closed_under_us_end_the_attempt() -> None:
+    """A second closed connection is left to the schedule, even where it had served before too."""
+    scripts = (answer(), answer(), then_close(b""))
+    async with Receiver(*scripts) as receiver, channel() as webhook:
+        await asyncio.gather(*[webhook.deliver(message(receiver.url())) for _ in range(2)])
+        assert receiver.connections == 2
+        with pytest.raises(Unknown) as failed:
+            await webhook.deliver(message(receiver.url()))
+        assert failed.value.code == "connection_lost"
+        assert (len(receiver.requests), receiver.connections) == (4, 2)
+
+
 async def test_a_kept_connection_that_began_to_answer_is_not_tried_again() -> None:
     """Once something of an answer came, the request was taken in and is not sent twice."""
     async with Receiver(answer(), then_close(b"HTTP/1.1 200 OK\r\nX-Half: ")) as receiver:
@@ -247,8 +260,6 @@ async def test_gone_fails_for_good() -> None:
 )
 async def test_retry_after_reaches_the_error(value: str, least: float, most: float) -> None:
     """A receiver may say how long to wait in seconds or by a date."""
-    from email.utils import formatdate
-
     wait = value.format(date=formatdate(time.time() + 90, usegmt=True))
     with pytest.raises(Transient) as failed:
         await deliver(answer(429, b"slow down", {"Retry-After": wait}))
@@ -383,6 +394,7 @@ async def test_what_is_no_sane_http_is_a_bad_response(script: Script) -> None:
         await deliver(script, seconds=60)
     assert failed.value.code == "bad_response"
     assert "\n" not in failed.value.message
+    assert "vvv" not in failed.value.message
 
 
 async def test_an_upgrade_is_no_success() -> None:
@@ -618,6 +630,13 @@ async def test_an_allowed_network_is_delivered_to() -> None:
         await webhook.deliver(message(receiver.url()))
         with pytest.raises(Permanent):
             await webhook.deliver(message(receiver.url().replace("127.0.0.2", "127.0.0.3")))
+        assert len(receiver.requests) == 1
+
+
+async def test_a_name_of_the_system_is_delivered_to_where_allowed() -> None:
+    """The system's resolver finds a name, and the address it leads to is judged like any other."""
+    async with Receiver() as receiver, channel(allow=("127.0.0.1/32",)) as webhook:
+        await webhook.deliver(message(f"http://localhost:{receiver.port}/"))
         assert len(receiver.requests) == 1
 
 

@@ -1,6 +1,7 @@
 """The webhook channel's own decisions, without a network: urls, lanes, bodies, answers."""
 
 import json
+import time
 
 import msgspec
 import pytest
@@ -172,8 +173,6 @@ def test_a_payload_that_is_no_text_fails_the_job() -> None:
 
 def test_the_preview_is_the_request_that_would_be_sent() -> None:
     """A preview shows method, url, headers and body, in JSON's types, with a signature that verifies."""
-    import time
-
     made = message()
     shown = channel(now=time.time()).preview(made)
     msgspec.json.encode(shown)
