@@ -1,0 +1,265 @@
+"""HTML to the text that stands beside it in a mail, for templates that bring none of their own."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+_DROPPED = frozenset({"head", "script", "style", "template", "title"})
+# Each starts a line of its own; a paragraph also keeps a blank line around it.
+_BLOCKS = frozenset(
+    {"address", "article", "aside", "center", "dd", "div", "dl", "dt", "fieldset", "figcaption", "footer"}
+    | {"form", "header", "main", "nav", "section", "tbody", "tfoot", "thead", "tr"}
+)
+_PARAGRAPHS = frozenset({"blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"})
+_UNDERLINES = {"h1": "=", "h2": "-"}
+_RULE = "-" * 40
+_QUOTE = "> "
+_LONGEST_UNDERLINE = 78
+
+_SPACE = re.compile(r"[ \t\r\n\f\xa0]+")
+_HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+# What mails pad their preheaders with.
+_INVISIBLE = dict.fromkeys(map(ord, "\xad\u034f\u200b\ufeff"))
+
+
+def text_from_html(html: str) -> str:
+    """Turn HTML into readable text that ends with a line end.
+
+    Links become `text (url)`, lists have bullets or numbers, table rows become lines with their cells
+    apart, headings stand alone; scripts, styles and what is hidden are dropped. Bad HTML costs layout,
+    never content.
+    """
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    return reader.page.text()
+
+
+class _Page:
+    """Lines being written: margins at their left, at most one blank line between them."""
+
+    def __init__(self) -> None:
+        self.margins: list[str] = []
+        self._lines: list[str] = []
+        self._line = ""
+        self._bullet = ""
+        self._gap: str | None = None
+        """The blank line that is due before the next text, with the margin that it has."""
+        self._cell_due = False
+
+    def text(self) -> str:
+        self.end_line()
+        return "\n".join(self._lines).strip("\n") + "\n"
+
+    def write(self, text: str) -> None:
+        """Go on with the line; space at its start, and a second one, is dropped."""
+        if not self._line or self._line.endswith(" "):
+            text = text.removeprefix(" ")
+        if self._cell_due and text.strip():
+            self._line, text = f"{self._line.rstrip()} | ", text.lstrip()
+            self._cell_due = False
+        self._line += text
+
+    def write_as_is(self, text: str) -> None:
+        """Go on with the line, every space kept."""
+        self._line += text
+
+    def end_line(self) -> None:
+        """End the line, if anything stands on it."""
+        if self._line.strip():
+            self.break_line()
+        self._line = ""
+        self._cell_due = False
+
+    def break_line(self) -> None:
+        """End the line, even an empty one."""
+        if self._gap is not None and self._lines:
+            self._lines.append(self._gap)
+        self._gap = None
+        self._lines.append((self._margin() + self._line).rstrip())
+        self._line = ""
+
+    def end_paragraph(self) -> None:
+        """End the line, and keep the next one apart."""
+        self.end_line()
+        margin = "".join(self.margins).rstrip()
+        self._gap = margin if self._gap is None else min(self._gap, margin, key=len)
+
+    def end_cell(self) -> None:
+        """Keep apart what follows on the same line, if anything does."""
+        self._cell_due = bool(self._line.strip())
+
+    def hang(self, bullet: str) -> None:
+        """Indent by a bullet, which stands before the next line alone."""
+        self._bullet = bullet
+        self.margins.append(" " * len(bullet))
+
+    def underline(self, mark: str) -> None:
+        """Draw a line below the last one."""
+        self.end_line()
+        width = len(self._lines[-1]) - len("".join(self.margins)) if self._lines else 0
+        self.write(mark * min(width, _LONGEST_UNDERLINE))
+        self.end_line()
+
+    def place(self) -> tuple[int, int]:
+        """Where the next text will stand."""
+        return len(self._lines), len(self._line)
+
+    def since(self, place: tuple[int, int]) -> str:
+        """What was written from there on."""
+        line, column = place
+        written = [*self._lines[line:], self._line]
+        return _SPACE.sub(" ", " ".join(written)[column:]).strip()
+
+    def _margin(self) -> str:
+        if not self._bullet:
+            return "".join(self.margins)
+        bullet, self._bullet = self._bullet, ""
+        return "".join(self.margins[:-1]) + bullet
+
+
+class _Reader(HTMLParser):
+    """Writes a page as tags go by; keeps no tree."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.page = _Page()
+        self._dropping: list[str] = []
+        self._lists: list[tuple[int | None, int]] = []
+        """Of each open list: the next number, and how many margins it stands in."""
+        self._quotes: list[int] = []
+        self._links: list[tuple[str, tuple[int, int]]] = []
+        self._preformatted = 0
+        self._openers: dict[str, Callable[[dict[str, str]], None]] = {
+            "a": self._open_link,
+            "blockquote": lambda _: self._open_quote(),
+            "br": lambda _: self.page.break_line(),
+            "hr": lambda _: self._rule(),
+            "img": lambda attributes: self.page.write(_SPACE.sub(" ", attributes.get("alt", ""))),
+            "li": lambda _: self._open_item(),
+            "ol": lambda attributes: self._open_list(_number(attributes.get("start", ""))),
+            "pre": lambda _: self._count_preformatted(1),
+            "ul": lambda _: self._open_list(None),
+        }
+        self._closers: dict[str, Callable[[], None]] = {
+            "a": self._close_link,
+            "blockquote": self._close_quote,
+            "h1": lambda: self.page.underline(_UNDERLINES["h1"]),
+            "h2": lambda: self.page.underline(_UNDERLINES["h2"]),
+            "li": self._close_item,
+            "ol": self._close_list,
+            "pre": lambda: self._count_preformatted(-1),
+            "td": self.page.end_cell,
+            "th": self.page.end_cell,
+            "ul": self._close_list,
+        }
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        if self._dropping:
+            if tag == self._dropping[-1]:
+                self._dropping.append(tag)
+        elif _is_dropped(tag, attributes):
+            self._dropping.append(tag)
+        else:
+            self._space(tag)
+            self._openers.get(tag, _nothing)(attributes)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._dropping:
+            if tag == self._dropping[-1]:
+                self._dropping.pop()
+            return
+        if closer := self._closers.get(tag):
+            closer()
+        self._space(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self._dropping:
+            return
+        data = data.translate(_INVISIBLE)
+        if self._preformatted:
+            self._write_preformatted(data)
+        else:
+            self.page.write(_SPACE.sub(" ", data))
+
+    def _space(self, tag: str) -> None:
+        nested = tag in {"ul", "ol"} and bool(self._lists)
+        if tag in _PARAGRAPHS and not nested:
+            self.page.end_paragraph()
+        elif tag in _BLOCKS or nested:
+            self.page.end_line()
+
+    def _write_preformatted(self, data: str) -> None:
+        first, *more = data.replace("\r\n", "\n").split("\n")
+        self.page.write_as_is(first)
+        for line in more:
+            self.page.break_line()
+            self.page.write_as_is(line)
+
+    def _count_preformatted(self, step: int) -> None:
+        self._preformatted = max(0, self._preformatted + step)
+
+    def _rule(self) -> None:
+        self.page.end_paragraph()
+        self.page.write(_RULE)
+        self.page.end_paragraph()
+
+    def _open_link(self, attributes: dict[str, str]) -> None:
+        self._links.append((attributes.get("href", "").strip(), self.page.place()))
+
+    def _close_link(self) -> None:
+        if not self._links:
+            return
+        url, place = self._links.pop()
+        shown = self.page.since(place)
+        if not url or url.lower().startswith(("#", "javascript:")):
+            return
+        url = url.removeprefix("mailto:")
+        if url.rstrip("/") != shown.rstrip("/"):
+            self.page.write(f" ({url})" if shown else url)
+
+    def _open_list(self, first: int | None) -> None:
+        self._lists.append((first, len(self.page.margins)))
+
+    def _close_list(self) -> None:
+        self._close_item()
+        if self._lists:
+            self._lists.pop()
+
+    def _open_item(self) -> None:
+        self._close_item()
+        if not self._lists:
+            self._open_list(None)
+        number, depth = self._lists[-1]
+        if number is not None:
+            self._lists[-1] = (number + 1, depth)
+        self.page.hang("- " if number is None else f"{number}. ")
+
+    def _close_item(self) -> None:
+        self.page.end_line()
+        if self._lists:
+            del self.page.margins[self._lists[-1][1] :]
+
+    def _open_quote(self) -> None:
+        self._quotes.append(len(self.page.margins))
+        self.page.margins.append(_QUOTE)
+
+    def _close_quote(self) -> None:
+        self.page.end_line()
+        if self._quotes:
+            del self.page.margins[self._quotes.pop() :]
+
+
+def _is_dropped(tag: str, attributes: dict[str, str]) -> bool:
+    """Whether the element is not for reading; only tags that have to be closed count as hidden."""
+    hidden = "hidden" in attributes or _HIDDEN.search(attributes.get("style", "")) is not None
+    return tag in _DROPPED or (hidden and tag in {"div", "span", "table"})
+
+
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 1
+
+
+def _nothing(_attributes: dict[str, str]) -> None:
+    pass
