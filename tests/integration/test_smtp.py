@@ -1,0 +1,619 @@
+"""Relays against a scripted server: what each fault in each phase means, and what becomes of connections."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from support.smtp_server import DROP, GARBAGE, HANG, SmtpServer, client_tls, closed_port, say
+
+from notifier.channels.relays import Limits, Relays
+from notifier.channels.smtp import Envelope, Reply
+from notifier.config import Duration, Relay
+from notifier.errors import DeliveryError, Permanent, Transient, Unavailable, Unknown
+
+CONTENT = b"Subject: Hello\r\n\r\n.dots\r\n..\r\nHello\r\n"
+ENVELOPE = Envelope("no-reply@example.com", "ada@example.org", CONTENT)
+UTF8 = Envelope("no-reply@example.com", "zoë@xn--mller-kva.de", CONTENT)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """What time it is."""
+        return self.now
+
+
+def relay_to(server: SmtpServer | int, **changes: Any) -> Relay:
+    """The configuration of a relay that is this server, or nothing at this port."""
+    port = server if isinstance(server, int) else server.port
+    fields: dict[str, Any] = {"host": "127.0.0.1", "port": port, "tls": "none", "timeout": Duration(5)}
+    return Relay(**(fields | changes))
+
+
+@contextlib.asynccontextmanager
+async def relays_to(*relays: Relay, **options: Any) -> AsyncIterator[Relays]:
+    """Relays that take leave in the end."""
+    relays_ = Relays(relays, **options)
+    try:
+        yield relays_
+    finally:
+        await relays_.close()
+
+
+async def send_one(server: SmtpServer, envelope: Envelope = ENVELOPE, **changes: Any) -> Reply:
+    """Send one mail over relays of its own."""
+    async with relays_to(relay_to(server, **changes)) as relays:
+        return await relays.send(envelope)
+
+
+async def fault_of(relays: Relays, envelope: Envelope = ENVELOPE) -> DeliveryError:
+    """What sending one mail raises."""
+    with pytest.raises(DeliveryError) as caught:
+        await relays.send(envelope)
+    return caught.value
+
+
+async def warm(relays: Relays, server: SmtpServer) -> None:
+    """Send a mail, so that a connection is kept."""
+    before = len(server.mails)
+    await relays.send(ENVELOPE)
+    await server.until(lambda: len(server.mails) == before + 1)
+
+
+# A mail that arrives -----------------------------------------------------------------------------
+
+
+async def test_a_mail_arrives_as_it_was_built() -> None:
+    """Envelope and content reach the server to the byte, lines that begin with dots too."""
+    async with SmtpServer() as server:
+        assert await send_one(server) == Reply(250, "2.0.0 queued as 1")
+    (mail,) = server.mails
+    assert (mail.sender, mail.recipients) == ("no-reply@example.com", ("ada@example.org",))
+    assert mail.content == CONTENT
+    assert mail.options == ()
+
+
+async def test_content_that_lacks_its_last_line_end_gets_it() -> None:
+    """A mail whose last line isn't ended, or whose first begins with a dot, arrives all the same."""
+    async with SmtpServer() as server:
+        await send_one(server, ENVELOPE._replace(content=b".one\r\ntwo"))
+    assert server.mails[0].content == b".one\r\ntwo\r\n"
+
+
+async def test_the_greeting_is_a_legal_ehlo() -> None:
+    """EHLO gives this machine's full name or an address literal (RFC 5321 §4.1.4)."""
+    async with SmtpServer() as server:
+        await send_one(server)
+    name = server.commands[0].removeprefix("EHLO ")
+    assert name == "[127.0.0.1]" or "." in name
+
+
+async def test_what_the_server_says_is_kept_up_to_a_kibibyte() -> None:
+    """The answer's text is cut at 1 KiB, and holds nothing that a store could not keep."""
+    async with SmtpServer() as server:
+        server.script("dot", say(250, "ok \0 \udcff\n" + "x" * 2000))
+        reply = await send_one(server)
+    assert reply.text.startswith("ok \ufffd \ufffd\nxxx")
+    assert len(reply.text) <= 1024
+
+
+# Kept connections --------------------------------------------------------------------------------
+
+
+async def test_one_connection_carries_many_mails() -> None:
+    """A connection is used again, without a command between two mails."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        for _ in range(5):
+            await relays.send(ENVELOPE)
+    assert (len(server.mails), server.connections) == (5, 1)
+    assert server.said("RSET") == server.said("NOOP") == 0
+
+
+async def test_leave_is_taken_at_the_end() -> None:
+    """Closing says QUIT on kept connections."""
+    async with SmtpServer() as server:
+        async with relays_to(relay_to(server)) as relays:
+            await relays.send(ENVELOPE)
+        await server.until(lambda: server.open_connections == 0)
+    assert server.commands[-1] == "QUIT"
+
+
+async def test_a_connection_in_use_is_left_as_it_comes_back() -> None:
+    """Closing doesn't wait for a mail that is under way; its connection isn't kept after it."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        server.script("rcpt", HANG)
+        sending = asyncio.create_task(fault_of(relays))
+        await server.until(lambda: server.said("RCPT") == 1)
+        await relays.close()
+        await server.close_connections()
+        await sending
+        await relays.send(ENVELOPE)
+        await server.until(lambda: server.open_connections == 0)
+    assert server.commands[-1] == "QUIT"
+
+
+async def test_a_large_mail_arrives_whole() -> None:
+    """A mail larger than any buffer on the way arrives to the byte."""
+    content = b"Subject: Large\r\n\r\n" + (b"." + b"y" * 70 + b"\r\n") * 50_000
+    async with SmtpServer() as server:
+        await send_one(server, ENVELOPE._replace(content=content))
+    assert server.mails[0].content == content
+
+
+async def test_never_more_connections_than_configured() -> None:
+    """However many mails go out at once, a relay sees no more than `connections` of us."""
+    async with SmtpServer() as server, relays_to(relay_to(server, connections=3)) as relays:
+        await asyncio.gather(*(relays.send(ENVELOPE) for _ in range(40)))
+    assert len(server.mails) == 40
+    assert server.connections == 3
+
+
+async def test_a_connection_carries_no_more_than_its_share() -> None:
+    """After so many mails a connection is closed with QUIT, and the next mail opens another."""
+    async with SmtpServer() as server, relays_to(relay_to(server), limits=Limits(messages=2)) as relays:
+        for _ in range(5):
+            await relays.send(ENVELOPE)
+        await server.until(lambda: server.said("QUIT") == 2)
+    assert [mail.connection for mail in server.mails] == [1, 1, 2, 2, 3]
+
+
+async def test_an_old_connection_is_not_used() -> None:
+    """A connection that was idle for longer than the limit is left before the next mail."""
+    clock = Clock()
+    async with SmtpServer() as server, relays_to(relay_to(server), clock=clock) as relays:
+        await warm(relays, server)
+        clock.now += 29
+        await relays.send(ENVELOPE)
+        clock.now += 30
+        await relays.send(ENVELOPE)
+    assert [mail.connection for mail in server.mails] == [1, 1, 2]
+
+
+async def test_idle_connections_are_closed_without_traffic() -> None:
+    """A relay doesn't hold our connections open while there is nothing to send."""
+    async with SmtpServer() as server, relays_to(relay_to(server), limits=Limits(idle=0.05)) as relays:
+        await relays.send(ENVELOPE)
+        await server.until(lambda: server.open_connections == 0)
+    assert server.said("QUIT") == 1
+
+
+async def test_a_connection_that_the_server_closed_is_replaced() -> None:
+    """A kept connection that was closed meanwhile costs nobody anything: a fresh one is opened."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        await warm(relays, server)
+        await server.close_connections()
+        await relays.send(ENVELOPE)
+    assert [mail.connection for mail in server.mails] == [1, 2]
+
+
+@pytest.mark.parametrize("phase", ["mail", "rcpt", "data"])
+@pytest.mark.parametrize("step", [DROP, GARBAGE, say(421, "4.3.2 closing", drop=True)])
+async def test_a_kept_connection_that_breaks_is_replaced_within_the_attempt(phase: str, step: Any) -> None:
+    """Whatever breaks a kept connection before the content, the mail goes out at once on a fresh one."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        await warm(relays, server)
+        server.script(phase, step)
+        await relays.send(ENVELOPE)
+    assert [mail.connection for mail in server.mails] == [1, 2]
+
+
+async def test_a_server_that_says_421_after_so_many_mails_is_obeyed() -> None:
+    """421 after N mails drops the connection and loses nothing: the mail goes out on the next one."""
+    async with SmtpServer(mails_per_connection=3) as server, relays_to(relay_to(server)) as relays:
+        for _ in range(10):
+            await relays.send(ENVELOPE)
+    assert [mail.connection for mail in server.mails] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+
+
+async def test_a_refused_mail_leaves_the_connection_in_use() -> None:
+    """After a refused recipient the transaction is forgotten with RSET, and the connection goes on."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        server.script("rcpt", say(550, "no such user"))
+        await fault_of(relays)
+        await relays.send(ENVELOPE)
+    assert (server.connections, server.said("RSET")) == (1, 1)
+
+
+@pytest.mark.parametrize("step", [DROP, say(500, "what?")])
+async def test_a_connection_that_can_not_be_reset_is_replaced(step: Any) -> None:
+    """Where RSET fails, a fresh connection takes the mail."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        server.script("rcpt", say(550, "no such user"))
+        await fault_of(relays)
+        server.script("rset", step)
+        await relays.send(ENVELOPE)
+    assert [mail.connection for mail in server.mails] == [2]
+
+
+@pytest.mark.parametrize("phase", ["connect", "ehlo", "mail", "rcpt", "data", "dot"])
+async def test_a_cancelled_command_closes_its_connection(phase: str) -> None:
+    """A connection with a command under way is closed, or its answer would be taken for the next one's."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        server.script(phase, HANG)
+        sending = asyncio.create_task(relays.send(ENVELOPE))
+        await server.until(_reached(server, phase))
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await server.until(lambda: server.open_connections == 0)
+        await relays.send(ENVELOPE)
+        assert server.connections == 2
+
+
+def _reached(server: SmtpServer, phase: str) -> Callable[[], bool]:
+    if phase == "connect":
+        return lambda: server.connections == 1
+    if phase == "dot":
+        return lambda: len(server.mails) == 1
+    return lambda: server.said(phase.upper()) == 1
+
+
+async def test_waiting_for_a_place_ends() -> None:
+    """When every connection stays in use for as long as the timeout, a mail is put off."""
+    async with (
+        SmtpServer() as server,
+        relays_to(relay_to(server, connections=1, timeout=Duration(0.2))) as relays,
+    ):
+        server.always("mail", HANG)
+        faults = await asyncio.gather(*(fault_of(relays) for _ in range(3)))
+    assert all(isinstance(fault, Unavailable) for fault in faults)
+    assert sorted(fault.code for fault in faults) == ["relay_busy", "relay_busy", "relay_down"]
+
+
+# What replies mean -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["rcpt", "data", "dot"])
+@pytest.mark.parametrize(
+    ("code", "kind"), [(450, Transient), (452, Transient), (550, Permanent), (554, Permanent)]
+)
+async def test_refusals_are_about_the_mail(phase: str, code: int, kind: type[DeliveryError]) -> None:
+    """From RCPT on, 4xx is transient and 5xx permanent; code and words are kept, and no relay rests."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        server.script(phase, say(code, "5.7.1 because\nof this"))
+        fault = await fault_of(relays)
+        assert type(fault) is kind
+        assert (fault.code, fault.status_code) == (f"smtp_{code}", code)
+        assert fault.response == "5.7.1 because\nof this"
+        assert f"127.0.0.1:{server.port}: answered {code} to" in fault.message
+        await relays.send(ENVELOPE)
+
+
+@pytest.mark.parametrize("phase", ["rcpt", "data", "dot"])
+async def test_421_on_a_fresh_connection_is_transient(phase: str) -> None:
+    """421 drops the connection; when it was a fresh one the job waits for its next attempt."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        server.script(phase, say(421, "4.3.2 closing", drop=True))
+        fault = await fault_of(relays)
+        assert (type(fault), fault.code, fault.status_code) == (Transient, "smtp_421", 421)
+        await server.until(lambda: server.open_connections == 0)
+
+
+@pytest.mark.parametrize("phase", ["rcpt", "data"])
+@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG])
+async def test_a_mail_that_breaks_connections_spends_attempts(phase: str, step: Any) -> None:
+    """Once MAIL was taken, a connection lost or silent may be this mail's doing: it can't go on for ever."""
+    async with SmtpServer() as server, relays_to(relay_to(server, timeout=Duration(0.3))) as relays:
+        server.always(phase, step)
+        fault = await fault_of(relays)
+    assert (type(fault), fault.code) == (Transient, "smtp_disconnected")
+    assert server.mails == []
+
+
+@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG])
+async def test_no_answer_to_the_final_dot_is_unknown(step: Any) -> None:
+    """Lost, silent or senseless after the final dot: the relay may have it, and no other is tried."""
+    async with (
+        SmtpServer() as server,
+        SmtpServer() as other,
+        relays_to(relay_to(server, timeout=Duration(0.3)), relay_to(other)) as relays,
+    ):
+        server.script("dot", step)
+        fault = await fault_of(relays)
+    assert (type(fault), fault.code) == (Unknown, "smtp_unknown")
+    assert other.connections == 0
+
+
+async def test_a_kept_connection_lost_after_the_final_dot_is_unknown_too() -> None:
+    """A kept connection is no excuse: after the dot nothing is sent a second time within the attempt."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        await warm(relays, server)
+        server.script("dot", DROP)
+        assert isinstance(await fault_of(relays), Unknown)
+        assert len(server.mails) == 2
+        assert server.connections == 1
+
+
+async def test_a_connection_lost_amid_the_content_is_unknown() -> None:
+    """Whether the rest still arrived can't be known from here, so it is not said that it didn't."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        server.script("content", DROP)
+        assert isinstance(await fault_of(relays), Unknown)
+
+
+# Addresses that need SMTPUTF8 --------------------------------------------------------------------
+
+
+async def test_smtputf8_is_asked_for_only_where_it_is_needed() -> None:
+    """A local part that is not ASCII goes out with SMTPUTF8, any other address without."""
+    async with (
+        SmtpServer(extensions=("8BITMIME", "SMTPUTF8")) as server,
+        relays_to(relay_to(server)) as relays,
+    ):
+        await relays.send(ENVELOPE)
+        await relays.send(UTF8)
+    plain, international = server.mails
+    assert plain.options == ()
+    assert international.options == ("SMTPUTF8", "BODY=8BITMIME")
+    assert international.recipients == ("zoë@xn--mller-kva.de",)
+
+
+async def test_without_smtputf8_such_an_address_is_permanent() -> None:
+    """A relay that lacks SMTPUTF8 can never take such a mail; others go on over the same connection."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        fault = await fault_of(relays, UTF8)
+        assert (type(fault), fault.code) == (Permanent, "smtputf8_unsupported")
+        assert "lacks SMTPUTF8" in fault.message
+        await relays.send(ENVELOPE)
+        assert server.connections == 1
+
+
+async def test_another_relay_may_have_smtputf8() -> None:
+    """The mail goes to the relay that can take it, and waits for it while it is down."""
+    async with SmtpServer() as plain, SmtpServer(extensions=("SMTPUTF8",)) as able:
+        async with relays_to(relay_to(plain), relay_to(able)) as relays:
+            await relays.send(UTF8)
+        async with relays_to(relay_to(plain), relay_to(closed_port())) as relays:
+            fault = await fault_of(relays, UTF8)
+    assert len(able.mails) == 1
+    assert (type(fault), fault.code) == (Unavailable, "relay_down")
+
+
+# Relay faults ------------------------------------------------------------------------------------
+
+
+async def test_nothing_listening_is_the_relays_fault() -> None:
+    """A refused connection costs the job nothing, and says which relay it was."""
+    port = closed_port()
+    async with relays_to(relay_to(port)) as relays:
+        fault = await fault_of(relays)
+    assert (type(fault), fault.code) == (Unavailable, "relay_down")
+    assert fault.message.startswith(f"127.0.0.1:{port}: ")
+
+
+async def test_a_name_that_does_not_resolve_is_the_relays_fault() -> None:
+    """A host that is no host is a relay that is down."""
+    async with relays_to(relay_to(25, host="no host")) as relays:
+        assert (await fault_of(relays)).code == "relay_down"
+
+
+@pytest.mark.parametrize("phase", ["connect", "ehlo", "mail"])
+@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG])
+async def test_a_relay_without_an_answer_is_down(phase: str, step: Any) -> None:
+    """Lost, senseless or silent up to MAIL: the relay is at fault, and the connection is closed."""
+    async with SmtpServer() as server:
+        server.always(phase, step)
+        async with relays_to(relay_to(server, timeout=Duration(0.3))) as relays:
+            fault = await fault_of(relays)
+        await server.until(lambda: server.open_connections == 0)
+    assert (type(fault), fault.code) == (Unavailable, "relay_down")
+
+
+@pytest.mark.parametrize("phase", ["connect", "ehlo", "mail"])
+@pytest.mark.parametrize("code", [421, 451, 550, 554])
+async def test_a_relay_that_refuses_us_is_at_fault(phase: str, code: int) -> None:
+    """4xx and 5xx at the greeting, at EHLO or for our sender are the provider's matter, not the job's."""
+    async with SmtpServer() as server:
+        server.script(phase, say(code, "5.7.1 not you"))
+        async with relays_to(relay_to(server)) as relays:
+            fault = await fault_of(relays)
+    assert (type(fault), fault.code, fault.status_code) == (Unavailable, "relay_refused", code)
+    assert fault.response == "5.7.1 not you"
+
+
+async def test_the_next_relay_takes_over_and_the_first_is_returned_to() -> None:
+    """While the first relay rests after a fault the second takes all; then the first is tried again."""
+    clock = Clock()
+    first, second = SmtpServer(), SmtpServer()
+    async with first, second:
+        limits = Limits(rest=5, idle=60)
+        async with relays_to(relay_to(first), relay_to(second), limits=limits, clock=clock) as relays:
+            first.always("connect", say(421, "later"))
+            await relays.send(ENVELOPE)
+            await relays.send(ENVELOPE)
+            assert (first.connections, len(second.mails)) == (1, 2)
+            clock.now += 5
+            first.always("connect", None)
+            await relays.send(ENVELOPE)
+            await relays.send(ENVELOPE)
+    assert (len(first.mails), len(second.mails)) == (2, 2)
+
+
+async def test_while_every_relay_rests_nobody_waits() -> None:
+    """Jobs that come while all relays rest are put off at once, with the fault that made them rest."""
+    clock = Clock()
+    async with SmtpServer() as server:
+        server.always("connect", say(554, "5.7.1 blocked"))
+        async with relays_to(relay_to(server), clock=clock) as relays:
+            faults = [await fault_of(relays) for _ in range(3)]
+            assert server.connections == 1
+            clock.now += 5
+            await fault_of(relays)
+            assert server.connections == 2
+    assert {(fault.code, fault.status_code) for fault in faults} == {("relay_refused", 554)}
+
+
+async def test_one_mail_at_a_time_tries_a_relay_that_rested() -> None:
+    """After the rest one mail finds out whether the relay is back; the others don't wait with it."""
+    clock = Clock()
+    async with (
+        SmtpServer() as server,
+        SmtpServer() as spare,
+        relays_to(relay_to(server), relay_to(spare), clock=clock) as relays,
+    ):
+        server.script("connect", say(421, "later"), HANG)
+        await relays.send(ENVELOPE)
+        clock.now += 5
+        probe = asyncio.create_task(relays.send(ENVELOPE))
+        await server.until(lambda: server.connections == 2)
+        await relays.send(ENVELOPE)
+        assert (server.connections, len(spare.mails)) == (2, 2)
+        await server.close_connections()
+        await probe
+        assert len(spare.mails) == 3
+
+
+async def test_when_all_are_down_the_first_ones_fault_names_it() -> None:
+    """The message tells of every relay; the code is that of the relay that should have taken the mail."""
+    async with SmtpServer() as server:
+        server.script("mail", say(550, "5.7.1 sender refused"))
+        port = closed_port()
+        async with relays_to(relay_to(server), relay_to(port)) as relays:
+            fault = await fault_of(relays)
+    assert (type(fault), fault.code, fault.status_code) == (Unavailable, "relay_refused", 550)
+    assert f":{server.port}: " in fault.message
+    assert f":{port}: " in fault.message
+
+
+# TLS and logins ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+async def test_a_secured_connection_is_verified(tls: str) -> None:
+    """With a certificate that is trusted for the host's name, the mail goes out encrypted."""
+    async with (
+        SmtpServer(tls=tls) as server,
+        relays_to(relay_to(server, tls=tls, host="localhost"), tls=client_tls()) as relays,
+    ):
+        await relays.send(ENVELOPE)
+        await relays.send(ENVELOPE)
+    assert (len(server.mails), server.connections) == (2, 1)
+    assert server.said("STARTTLS") == (1 if tls == "starttls" else 0)
+    assert server.said("EHLO") == (2 if tls == "starttls" else 1)
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+async def test_an_untrusted_certificate_is_refused(tls: str) -> None:
+    """A certificate that nobody trusted vouches for ends the session before anything is said."""
+    async with (
+        SmtpServer(tls=tls, users={"ada": "secret"}) as server,
+        relays_to(relay_to(server, tls=tls, username="ada", password="secret")) as relays,
+    ):
+        fault = await fault_of(relays)
+    assert (type(fault), fault.code) == (Unavailable, "relay_tls")
+    assert "CERTIFICATE_VERIFY_FAILED" in fault.message
+    assert server.said("AUTH") == server.said("MAIL") == 0
+
+
+async def test_a_certificate_for_another_name_is_refused() -> None:
+    """A trusted certificate that is another host's is no better; `127.1` is the same host, not that name."""
+    async with SmtpServer(tls="implicit") as server:
+        async with relays_to(relay_to(server, tls="implicit", host="127.1"), tls=client_tls()) as relays:
+            fault = await fault_of(relays)
+        assert server.mails == []
+    assert (type(fault), fault.code) == (Unavailable, "relay_tls")
+    assert "127.1" in fault.message
+
+
+async def test_starttls_is_never_optional() -> None:
+    """Where STARTTLS was stripped, nothing is sent: neither the mail nor the password."""
+    async with (
+        SmtpServer(users={"ada": "secret"}) as server,
+        relays_to(relay_to(server, tls="starttls", username="ada", password="secret")) as relays,
+    ):
+        fault = await fault_of(relays)
+    assert (type(fault), fault.code) == (Unavailable, "relay_tls")
+    assert "does not offer STARTTLS" in fault.message
+    assert server.said("AUTH") == server.said("MAIL") == 0
+
+
+@pytest.mark.parametrize("step", [say(454, "4.7.0 no TLS now"), DROP])
+async def test_a_failed_starttls_is_the_relays_fault(step: Any) -> None:
+    """A relay that offers STARTTLS and then can't is not spoken to in the clear."""
+    async with SmtpServer(tls="starttls") as server:
+        server.script("starttls", step)
+        async with relays_to(relay_to(server, tls="starttls"), tls=client_tls()) as relays:
+            assert (await fault_of(relays)).code == "relay_tls"
+    assert server.said("MAIL") == 0
+
+
+async def test_implicit_tls_to_a_plain_server_is_a_tls_fault() -> None:
+    """A relay that doesn't speak TLS where it should is told apart from one that is down."""
+    async with (
+        SmtpServer() as server,
+        relays_to(relay_to(server, tls="implicit", timeout=Duration(2))) as relays,
+    ):
+        assert (await fault_of(relays)).code == "relay_tls"
+
+
+@pytest.mark.parametrize("mechanisms", [("PLAIN", "LOGIN"), ("LOGIN",), ("X-UNKNOWN", "PLAIN")])
+async def test_logs_in_once_a_connection(mechanisms: tuple[str, ...]) -> None:
+    """Name and password are presented by whichever mechanism is offered, once for many mails."""
+    async with (
+        SmtpServer(users={"ada": "sécret"}, mechanisms=mechanisms) as server,
+        relays_to(relay_to(server, username="ada", password="sécret")) as relays,
+    ):
+        await relays.send(ENVELOPE)
+        await relays.send(ENVELOPE)
+    assert len(server.mails) == 2
+    assert server.said("AUTH") == 1
+
+
+async def test_a_wrong_password_is_tried_once() -> None:
+    """A refused login is the relay's fault, not repeated by other mechanisms, and reveals no password."""
+    async with (
+        SmtpServer(users={"ada": "secret"}) as server,
+        relays_to(relay_to(server, username="ada", password="wrong-one")) as relays,
+    ):
+        fault = await fault_of(relays)
+    assert (type(fault), fault.code, fault.status_code) == (Unavailable, "relay_auth", 535)
+    assert fault.response == "5.7.8 bad credentials"
+    assert "'ada'" in fault.message
+    assert "wrong-one" not in fault.message
+    assert server.said("AUTH") == 1
+
+
+async def test_a_mechanism_that_is_only_advertised_is_passed_over() -> None:
+    """Where the server doesn't know what it offered, the next mechanism is tried."""
+    async with SmtpServer(users={"ada": "secret"}) as server:
+        server.script("auth", say(504, "5.5.4 unknown mechanism"))
+        await send_one(server, username="ada", password="secret")
+    assert server.said("AUTH") == 2
+
+
+async def test_a_relay_without_logins_is_at_fault() -> None:
+    """A login that is configured and can't be presented is an error, not left out."""
+    async with (
+        SmtpServer() as server,
+        relays_to(relay_to(server, username="ada", password="secret")) as relays,
+    ):
+        fault = await fault_of(relays)
+    assert (type(fault), fault.code) == (Unavailable, "relay_auth")
+    assert server.said("MAIL") == 0
+
+
+# Checking ----------------------------------------------------------------------------------------
+
+
+async def test_a_check_tries_everything_but_a_mail() -> None:
+    """A check connects, logs in and takes leave at each relay, and says what is wrong with which."""
+    async with SmtpServer(users={"ada": "secret"}) as server:
+        good = relay_to(server, username="ada", password="secret")
+        wrong = relay_to(server, username="ada", password="wrong")
+        down = relay_to(closed_port())
+        async with relays_to(good, wrong, down) as relays:
+            checked = await relays.check()
+        await server.until(lambda: server.open_connections == 0)
+    problems = [problem for _, problem in checked]
+    assert [relay for relay, _ in checked] == [good, wrong, down]
+    assert problems[0] is None
+    assert problems[1] is not None
+    assert "bad credentials" in problems[1]
+    assert problems[2] is not None
+    assert (server.said("QUIT"), server.said("MAIL")) == (1, 0)
