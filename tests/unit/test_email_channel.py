@@ -1,0 +1,212 @@
+"""The email channel: what a job becomes as a mail, where it goes, and how it is refused."""
+
+import re
+from email import policy
+from email.message import EmailMessage
+from email.parser import BytesParser
+from typing import Any
+
+import msgspec
+import pytest
+from support.builders import NOW, event_record, job
+from support.smtp_server import DROP, SmtpServer, closed_port
+
+from notifier.channels import Channel, ChannelContext, Content, Message, Receipt
+from notifier.channels.email import EmailChannel
+from notifier.config import Channels, Config, Duration, EmailSection, Relay
+from notifier.errors import ConfigError, Permanent, Unavailable, Unknown
+
+CONTENT = Content(subject="Welcome, Ada\n", html="<p>Hello <b>Ada</b></p>", text="Hello Ada")
+
+
+def channel(*relays: Relay, sender: str = "Notifier <no-reply@Example.com>") -> EmailChannel:
+    """The channel of a configuration that is only about mail."""
+    email = EmailSection(from_=sender, relays=relays)
+    return EmailChannel(
+        ChannelContext(
+            config=Config(channels=Channels(email=email)),
+            settings={},
+            secret_for=lambda _job: "",
+            clock=lambda: NOW,
+        )
+    )
+
+
+def relay_to(server: SmtpServer) -> Relay:
+    """This server as a relay."""
+    return Relay(host="127.0.0.1", port=server.port, tls="none", timeout=Duration(5))
+
+
+def message(
+    content: Content = CONTENT, *, destination: str = "Ada <ada@example.org>", **event_changes: Any
+) -> Message:
+    """A job of the email channel that is to be attempted."""
+    event = event_record(id="evt_1", type="user.signup", **event_changes)
+    return Message(
+        job=job(event, id="job_1", channel="email", destination=destination), event=event, content=content
+    )
+
+
+def parsed(raw: str | bytes) -> EmailMessage:
+    """A mail as the standard library reads it."""
+    data = raw.encode() if isinstance(raw, str) else raw
+    return BytesParser(policy=policy.default).parsebytes(data)
+
+
+def test_is_a_channel() -> None:
+    """It has everything that the dispatcher asks of a channel, and no use for a payload."""
+    built = channel()
+    assert isinstance(built, Channel)
+    assert built.parts == {"subject", "html", "text"}
+
+
+@pytest.mark.parametrize("sender", ["", "nobody", "a@b@c", "A <a@example.com>, B <b@example.com>"])
+def test_a_sender_that_is_none_is_a_configuration_error(sender: str) -> None:
+    """A broken `from` is found at start, and the error names its key."""
+    with pytest.raises(ConfigError) as caught:
+        channel(sender=sender)
+    assert caught.value.key == "channels.email.from"
+
+
+def test_the_relays_timeouts_come_before_the_workers() -> None:
+    """A worker gives an attempt up only after every relay had its time, so that `unknown` is told as such."""
+    relays = [Relay(timeout=Duration(30)), Relay(timeout=Duration(10))]
+    place, kept, opening, fresh = 1, 5, 1, 5
+    assert channel(*relays).timeout > (30 + 10) * (place + kept + opening + fresh)
+    assert channel().timeout > 0
+
+
+# Lanes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("destination", "lane"),
+    [
+        ("ada@Example.org", "email:example.org"),
+        ("Ada Lovelace <ada@example.org>", "email:example.org"),
+        ("zoë@Müller.de", "email:xn--mller-kva.de"),
+        ("root@localhost", "email:localhost"),
+    ],
+)
+def test_a_lane_is_a_recipient_domain(destination: str, lane: str) -> None:
+    """Recipients at one domain share a lane, however the domain is written."""
+    assert channel().lane(destination) == lane
+
+
+@pytest.mark.parametrize("destination", ["", "ada", "ada@example.org, bob@example.org"])
+def test_a_destination_that_is_none_has_no_lane(destination: str) -> None:
+    """What is not one address fails at once, as `invalid_destination`."""
+    with pytest.raises(Permanent) as caught:
+        channel().lane(destination)
+    assert caught.value.code == "invalid_destination"
+
+
+# Mails -------------------------------------------------------------------------------------------
+
+
+async def test_a_job_arrives_as_a_mail() -> None:
+    """Envelope, headers and both bodies are the job's; the receipt is what the relay said."""
+    async with SmtpServer() as server:
+        sending = channel(relay_to(server))
+        await sending.open()
+        receipt = await sending.deliver(message())
+        await sending.close()
+    assert receipt == Receipt(status_code=250, response="2.0.0 queued as 1")
+    (mail,) = server.mails
+    assert (mail.sender, mail.recipients) == ("no-reply@example.com", ("ada@example.org",))
+    read = mail.parsed()
+    assert {name: str(read[name]) for name in ("From", "To", "Subject", "Message-ID", "Auto-Submitted")} == {
+        "From": "Notifier <no-reply@example.com>",
+        "To": "Ada <ada@example.org>",
+        "Subject": "Welcome, Ada",
+        "Message-ID": "<job_1@example.com>",
+        "Auto-Submitted": "auto-generated",
+    }
+    assert [part.get_content().strip() for part in read.iter_parts()] == ["Hello Ada", CONTENT.html]
+
+
+async def test_attempts_of_a_job_are_the_same_mail() -> None:
+    """A retry after an unknown outcome is equal to the byte, `Message-ID` and `Date` among them."""
+    async with SmtpServer() as server:
+        sending = channel(relay_to(server))
+        server.script("dot", DROP)
+        with pytest.raises(Unknown):
+            await sending.deliver(message())
+        await sending.deliver(message())
+        await sending.close()
+    first, second = server.mails
+    assert first.content == second.content
+    assert first.parsed()["Date"].datetime.timestamp() == int(NOW)
+
+
+def test_a_scheduled_mail_is_dated_to_its_time() -> None:
+    """A mail that was to wait bears the time that it was to go out at, and not an old one."""
+    raw = channel().preview(message(deliver_at=NOW + 86400))["raw"]
+    assert parsed(raw)["Date"].datetime.timestamp() == int(NOW + 86400)
+
+
+def test_text_is_made_from_the_html_where_there_is_none() -> None:
+    """A template without body.txt, or with an empty one, still makes a mail with text."""
+    for text in (None, " \n"):
+        preview = channel().preview(message(Content(subject="Hi", html="<h1>Hi</h1><p>Ada</p>", text=text)))
+        assert preview["text"] == "Hi\n==\n\nAda\n"
+        assert parsed(preview["raw"]).get_content_type() == "multipart/alternative"
+
+
+def test_text_alone_makes_a_plain_mail() -> None:
+    """A template with text and no HTML makes text/plain."""
+    preview = channel().preview(message(Content(subject="Hi", text="Ada", html="\n")))
+    assert parsed(preview["raw"]).get_content_type() == "text/plain"
+    assert preview["html"] is None
+
+
+def test_a_preview_is_the_mail_that_would_go_out() -> None:
+    """It has sender, recipient, subject, both bodies and the raw mail, in JSON's types."""
+    preview = channel().preview(message(destination="zoë@müller.de"))
+    assert msgspec.json.decode(msgspec.json.encode(preview)) == preview
+    raw = preview.pop("raw")
+    assert preview == {
+        "from": "Notifier <no-reply@example.com>",
+        "to": "zoë@xn--mller-kva.de",
+        "subject": "Welcome, Ada",
+        "html": CONTENT.html,
+        "text": CONTENT.text,
+    }
+    assert str(parsed(raw)["Subject"]) == "Welcome, Ada"
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (Content(html="<p>x</p>"), "no_subject"),
+        (Content(subject=" \n", html="<p>x</p>"), "no_subject"),
+        (Content(subject="Hi"), "no_body"),
+        (Content(subject="Hi", html=" ", text="\n"), "no_body"),
+        (Content(subject="Hi\r\nBcc: eve@example.com", text="x"), "header_injection"),
+    ],
+)
+async def test_content_that_makes_no_mail_is_permanent(content: Content, code: str) -> None:
+    """Without subject or body, or with a line break in the subject, nothing is sent, now or later."""
+    async with SmtpServer() as server:
+        with pytest.raises(Permanent) as caught:
+            await channel(relay_to(server)).deliver(message(content))
+        assert server.connections == 0
+    assert caught.value.code == code
+
+
+async def test_without_relays_the_operator_is_told_what_to_set() -> None:
+    """No relay configured costs no attempt, and the message names the key."""
+    with pytest.raises(Unavailable, match=re.escape("channels.email.relays")) as caught:
+        await channel().deliver(message())
+    assert caught.value.code == "no_relay"
+
+
+async def test_relays_can_be_checked() -> None:
+    """Each relay is tried without a mail, and the bad one's problem is said."""
+    async with SmtpServer() as server:
+        down = Relay(host="127.0.0.1", port=closed_port(), tls="none")
+        checked = await channel(relay_to(server), down).check_relays()
+    assert [relay for relay, _ in checked] == [relay_to(server), down]
+    assert checked[0][1] is None
+    assert checked[1][1]
+    assert server.mails == []
