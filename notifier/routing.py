@@ -1,0 +1,232 @@
+"""Which jobs an event causes: by the routes of the configuration, and by its own `deliver`. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from notifier.config import Duration, Retry, Route
+from notifier.errors import Fault, InvalidEventError, Permanent
+from notifier.model import Delivery, EventRecord, Job, JobError, JobState, Priority, new_id
+from notifier.rendering import Condition, Text
+
+LaneOf = Callable[[str], str]
+"""Takes a destination, returns its lane; raises Permanent for what is no destination at all."""
+
+_REMEMBERED_TYPES = 1024
+
+
+class Verdict(Struct, frozen=True):
+    """Whether a route takes an event, and why not."""
+
+    route: str
+    matched: bool
+    reason: str
+
+
+def matches(pattern: str, event_type: str) -> bool:
+    """Whether a route's `event` takes an event type: `*` stands for one segment, alone for everything."""
+    if pattern in ("*", event_type):
+        return True
+    wanted, given = pattern.split("."), event_type.split(".")
+    return len(wanted) == len(given) and all(w in ("*", g) for w, g in zip(wanted, given, strict=True))
+
+
+class _CompiledRoute:
+    """A route, its Jinja2 compiled. Raises ConfigError naming the key that can't be."""
+
+    def __init__(self, route: Route, index: int, schedule: Sequence[Duration]) -> None:
+        key = f"routes[{index}]"
+        self.route = route
+        self.priority = Priority.named(route.priority)
+        self.max_attempts = len(schedule) + 1
+        self.destination = Text(route.destination, f"{key}.{'url' if route.url else 'to'}")
+        self.locale = Text(route.locale, f"{key}.locale") if route.locale else None
+        self.when = Condition(route.when, f"{key}.when") if route.when else None
+
+    def made_out(
+        self, event: EventRecord, data: Mapping[str, Any], lane_of: LaneOf
+    ) -> tuple[str, str, str | None]:
+        """Destination, lane and locale of an event's job. Raises Permanent where they can't be made out."""
+        destination = self.destination.render(event, data)
+        locale = self.locale.render(event, data) if self.locale else None
+        return destination, lane_of(destination), locale
+
+
+class Router:
+    """The routes of one configuration; `lanes` gives for each channel the lane of a destination."""
+
+    def __init__(self, routes: Sequence[Route], retry: Retry, lanes: Mapping[str, LaneOf]) -> None:
+        self._lanes = lanes
+        self._default_schedule = retry.schedule
+        self._routes = {
+            route.name: _CompiledRoute(route, index, self._schedule_of(route))
+            for index, route in enumerate(routes)
+        }
+        self._by_type: dict[str, tuple[_CompiledRoute, ...]] = {}
+
+    def _schedule_of(self, route: Route) -> tuple[Duration, ...]:
+        return self._default_schedule if route.retry is None else route.retry
+
+    def route(self, name: str | None) -> Route | None:
+        """The route of a name, if the configuration has it."""
+        found = self._routes.get(name or "")
+        return found.route if found else None
+
+    def schedule(self, name: str | None) -> tuple[Duration, ...]:
+        """Seconds to wait after each failed attempt of a route's job."""
+        route = self.route(name)
+        return self._schedule_of(route) if route else self._default_schedule
+
+    def jobs(
+        self, event: EventRecord, data: Mapping[str, Any], deliver: Sequence[Delivery], now: float
+    ) -> tuple[Job, ...]:
+        """The jobs that an event causes. Raises InvalidEventError for what is wrong with its `deliver`.
+
+        A route whose `when` or destination can't be made out causes a job that is born FAILED.
+        """
+        asked = self._asked_for(event, deliver, now)
+        routed = (self._routed(each, event, data, now) for each in self._matching(event.type))
+        return (*(job for job in routed if job is not None), *asked)
+
+    def resolve(self, job: Job, event: EventRecord, data: Mapping[str, Any]) -> tuple[str, str, str | None]:
+        """Make out the destination, lane and locale of a job that was born without. Raises Permanent."""
+        found = self._routes.get(job.route or "")
+        if found is None:
+            problem = f"the configuration has no route {job.route!r} any more"
+            raise Permanent(problem, code="unknown_route")
+        return found.made_out(event, data, self._lanes[job.channel])
+
+    def explain(self, event: EventRecord, data: Mapping[str, Any]) -> list[Verdict]:
+        """For every route, whether it takes the event, and why not."""
+        return [self._verdict(each, event, data) for each in self._routes.values()]
+
+    def _verdict(self, each: _CompiledRoute, event: EventRecord, data: Mapping[str, Any]) -> Verdict:
+        name, pattern = each.route.name, each.route.event
+        if not matches(pattern, event.type):
+            return Verdict(name, matched=False, reason=f"{event.type!r} does not match {pattern!r}")
+        try:
+            if each.when is not None and not each.when.holds(event, data):
+                return Verdict(name, matched=False, reason=f"not so: {each.when.source}")
+        except Permanent as error:
+            return Verdict(name, matched=True, reason=f"its condition failed: {error.message}")
+        return Verdict(name, matched=True, reason=f"{event.type!r} matches {pattern!r}")
+
+    def _matching(self, event_type: str) -> tuple[_CompiledRoute, ...]:
+        found = self._by_type.get(event_type)
+        if found is None:
+            if len(self._by_type) >= _REMEMBERED_TYPES:
+                self._by_type.clear()
+            found = tuple(each for each in self._routes.values() if matches(each.route.event, event_type))
+            self._by_type[event_type] = found
+        return found
+
+    def _routed(
+        self, each: _CompiledRoute, event: EventRecord, data: Mapping[str, Any], now: float
+    ) -> Job | None:
+        route, error = each.route, None
+        destination, lane, locale = None, route.channel, None
+        try:
+            if each.when is not None and not each.when.holds(event, data):
+                return None
+            destination, lane, locale = each.made_out(event, data, self._lanes[route.channel])
+        except Permanent as raised:
+            error = JobError(raised.code, raised.message)
+        return _job(
+            event,
+            now,
+            channel=route.channel,
+            destination=destination,
+            lane=lane,
+            error=error,
+            route=route.name,
+            template=route.template,
+            locale=locale,
+            priority=each.priority,
+            max_attempts=each.max_attempts,
+        )
+
+    def _asked_for(self, event: EventRecord, deliver: Sequence[Delivery], now: float) -> list[Job]:
+        """The jobs of `deliver`, whose destinations are taken literally."""
+        jobs: list[Job] = []
+        faults: list[Fault] = []
+        for index, delivery in enumerate(deliver):
+            found = _faults_of(delivery, f"/deliver/{index}", self._lanes)
+            faults += found
+            if not found:
+                jobs.append(self._asked(event, delivery, now))
+        if faults:
+            raise InvalidEventError(faults)
+        return jobs
+
+    def _asked(self, event: EventRecord, delivery: Delivery, now: float) -> Job:
+        destination = delivery.destination or ""
+        return _job(
+            event,
+            now,
+            channel=delivery.channel,
+            destination=destination,
+            lane=self._lanes[delivery.channel](destination),
+            template=delivery.template,
+            locale=delivery.locale,
+            priority=Priority.named(delivery.priority),
+            max_attempts=len(self._default_schedule) + 1,
+        )
+
+
+def _job(
+    event: EventRecord,
+    now: float,
+    *,
+    channel: str,
+    destination: str | None,
+    lane: str,
+    max_attempts: int,
+    priority: Priority,
+    error: JobError | None = None,
+    route: str | None = None,
+    template: str | None = None,
+    locale: str | None = None,
+) -> Job:
+    """A new job of an event: PENDING, or FAILED where there is an error already."""
+    return Job(
+        id=new_id("job", now),
+        event_id=event.id,
+        event_type=event.type,
+        tenant=event.tenant,
+        channel=channel,
+        route=route,
+        destination=destination,
+        template=template,
+        locale=locale,
+        lane=lane,
+        priority=priority,
+        status=JobState.PENDING if error is None else JobState.FAILED,
+        max_attempts=max_attempts,
+        next_attempt_at=max(now, event.deliver_at or now) if error is None else None,
+        error=error,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _faults_of(delivery: Delivery, pointer: str, lanes: Mapping[str, LaneOf]) -> list[Fault]:
+    """What is wrong with an explicit delivery."""
+    lane_of = lanes.get(delivery.channel)
+    if lane_of is None:
+        known = ", ".join(sorted(lanes))
+        return [Fault(f"{pointer}/channel", f"no channel {delivery.channel!r}; there are: {known}")]
+    wanted, refused = ("url", "to") if delivery.channel == "webhook" else ("to", "url")
+    faults = []
+    if getattr(delivery, refused) is not None:
+        faults.append(Fault(f"{pointer}/{refused}", f"channel {delivery.channel!r} takes {wanted!r} instead"))
+    if delivery.channel == "email" and delivery.template is None:
+        faults.append(Fault(f"{pointer}/template", "an email needs a template"))
+    destination = getattr(delivery, wanted)
+    if destination is None:
+        return [*faults, Fault(f"{pointer}/{wanted}", f"is missing: channel {delivery.channel!r} needs it")]
+    try:
+        lane_of(destination)
+    except Permanent as error:
+        faults.append(Fault(f"{pointer}/{wanted}", error.message))
+    return faults
