@@ -151,9 +151,10 @@ class Router:
         jobs: list[Job] = []
         faults: list[Fault] = []
         for index, delivery in enumerate(deliver):
-            found = _faults_of(delivery, f"/deliver/{index}", self._lanes)
-            faults += found
-            if not found:
+            fault = _fault_of(delivery, f"/deliver/{index}", self._lanes)
+            if fault is not None:
+                faults.append(fault)
+            else:
                 jobs.append(self._asked(event, delivery, now))
         if faults:
             raise InvalidEventError(faults)
@@ -210,23 +211,14 @@ def _job(
     )
 
 
-def _faults_of(delivery: Delivery, pointer: str, lanes: Mapping[str, LaneOf]) -> list[Fault]:
-    """What is wrong with an explicit delivery."""
+def _fault_of(delivery: Delivery, pointer: str, lanes: Mapping[str, LaneOf]) -> Fault | None:
+    """Whether an explicit delivery has a channel that there is, and a destination that it takes."""
     lane_of = lanes.get(delivery.channel)
     if lane_of is None:
         known = ", ".join(sorted(lanes))
-        return [Fault(f"{pointer}/channel", f"no channel {delivery.channel!r}; there are: {known}")]
-    wanted, refused = ("url", "to") if delivery.channel == "webhook" else ("to", "url")
-    faults = []
-    if getattr(delivery, refused) is not None:
-        faults.append(Fault(f"{pointer}/{refused}", f"channel {delivery.channel!r} takes {wanted!r} instead"))
-    if delivery.channel == "email" and delivery.template is None:
-        faults.append(Fault(f"{pointer}/template", "an email needs a template"))
-    destination = getattr(delivery, wanted)
-    if destination is None:
-        return [*faults, Fault(f"{pointer}/{wanted}", f"is missing: channel {delivery.channel!r} needs it")]
+        return Fault(f"{pointer}/channel", f"no channel {delivery.channel!r}; there are: {known}")
     try:
-        lane_of(destination)
+        lane_of(delivery.destination or "")
     except Permanent as error:
-        faults.append(Fault(f"{pointer}/{wanted}", error.message))
-    return faults
+        return Fault(f"{pointer}/{'to' if delivery.url is None else 'url'}", error.message)
+    return None
