@@ -27,11 +27,15 @@ class Fault(NamedTuple):
 
 
 class InvalidEventError(NotifierError):
-    """An event that isn't understood. Nothing of it was stored."""
+    """An event that isn't understood. Nothing of it was stored.
 
-    def __init__(self, faults: list[Fault]) -> None:
+    `index` counts events in the call from 0, where the pointers of its faults don't begin with it.
+    """
+
+    def __init__(self, faults: list[Fault], index: int | None = None) -> None:
         super().__init__("; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults))
         self.faults = faults
+        self.index = index
 
 
 class IdempotencyConflictError(NotifierError):

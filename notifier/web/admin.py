@@ -21,20 +21,21 @@ from notifier.web.requests import read_json, read_query
 if TYPE_CHECKING:
     from notifier.service import Notifier
 
-Text = Annotated[str, Meta(min_length=1, max_length=2048)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Destination = Annotated[str, Meta(min_length=1, max_length=2048)]
 Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class Narrowing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which jobs are meant: all that is given must hold."""
 
-    channel: Text | None = None
-    event_type: Text | None = None
-    route: Text | None = None
-    endpoint: Text | None = None
-    destination: Text | None = None
-    tenant: Text | None = None
-    cause: Text | None = None
+    channel: Name | None = None
+    event_type: Name | None = None
+    route: Name | None = None
+    endpoint: Name | None = None
+    destination: Destination | None = None
+    tenant: Name | None = None
+    cause: Name | None = None
     created_after: Moment | None = None
     created_before: Moment | None = None
 

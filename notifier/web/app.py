@@ -14,6 +14,13 @@ from notifier.web.problems import ProblemError, respond
 if TYPE_CHECKING:
     from notifier.service import Notifier
 
+_PROTOCOL = {
+    # Nothing is inflated: a compressed body is refused by its header, whatever the coding.
+    "auto_decompress": False,
+    # A filter may hold a long destination, each of its letters written as %XX.
+    "max_line_size": 64 * 1024,
+}
+
 
 def build_app(notifier: "Notifier") -> web.Application:
     """Build the application that serves a notifier, which its caller starts and stops."""
@@ -23,7 +30,11 @@ def build_app(notifier: "Notifier") -> web.Application:
     calls += openapi.calls(calls, keys_asked=gate.keys_asked)
     # Pages for people go into `scopes` and the router beside the calls; what has no scope is admin's.
     scopes = {call.handler: call.scope for call in calls}
-    app = web.Application(client_max_size=notifier.config.server.max_body, middlewares=[_door(gate, scopes)])
+    app = web.Application(
+        client_max_size=notifier.config.server.max_body,
+        middlewares=[_door(gate, scopes)],
+        handler_args=_PROTOCOL,
+    )
     for call in calls:
         _route(app, call)
     return app

@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from notifier import cloudevents
-from notifier.errors import Fault, IdempotencyConflictError
+from notifier.errors import Fault, IdempotencyConflictError, InvalidEventError
 from notifier.ingest import Incoming, parse_json, with_key
 from notifier.model import Event
 from notifier.web import answers
@@ -48,6 +48,8 @@ class Events:
             added = await self.notifier.ingest(posted.events)
         except IdempotencyConflictError as error:
             raise _conflict(error, posted) from None
+        except InvalidEventError as error:
+            raise invalid(_placed(error, posted)) from None
         told = [answers.accepted(one) for one in added]
         return answers.respond(told if posted.is_array else told[0], 202)
 
@@ -94,6 +96,12 @@ def _bare(value: str) -> str:
     """Take a key out of the quotes that draft-ietf-httpapi-idempotency-key-header puts it in."""
     quoted = _SF_STRING.fullmatch(value)
     return value if quoted is None else re.sub(r"\\(.)", r"\1", quoted[1])
+
+
+def _placed(error: InvalidEventError, posted: Posted) -> list[Fault]:
+    """Point at faults that were found only in the light of the configuration."""
+    place = f"/{error.index}" if posted.is_array and error.index is not None else ""
+    return [Fault(place + fault.pointer, fault.detail) for fault in error.faults]
 
 
 def _conflict(error: IdempotencyConflictError, posted: Posted) -> ProblemError:

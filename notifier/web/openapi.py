@@ -165,6 +165,9 @@ def _problem(status: int) -> dict[str, Any]:
         "description": HTTPStatus(status).phrase,
         "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name=Problem.__name__)}}},
     }
+    if status == HTTPStatus.BAD_REQUEST:
+        # What isn't HTTP at all never reaches us: the server below answers it, in plain text.
+        described["content"]["text/plain"] = {"schema": {"type": "string"}}
     if status in _WITH_HEADER:
         name = _WITH_HEADER[status]
         described["headers"] = {name: {"schema": {"type": "string"}, "required": True}}

@@ -143,7 +143,7 @@ def _(_error: DrainingError) -> ProblemError:
 
 @explained.register
 def _(_error: StoreUnavailableError) -> ProblemError:
-    detail = "Nothing is known of what was asked; with the same idempotency key, asking again is safe."
+    detail = "The store can't say what it keeps. Posting again under the same idempotency key is safe."
     return _try_again(detail, "store-unavailable")
 
 
