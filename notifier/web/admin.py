@@ -142,7 +142,7 @@ def _seconds(moment: datetime | None) -> float | None:
 def calls(notifier: "Notifier") -> list[Call]:
     """Return the calls of this part of the API."""
     admin = Admin(notifier)
-    return [*_reading(admin), *_changing(admin)]
+    return [*_reading(admin), *_changing(admin), *_explaining(admin)]
 
 
 def _reading(admin: Admin) -> list[Call]:
@@ -178,22 +178,10 @@ def _reading(admin: Admin) -> list[Call]:
             answers={200: Answer("What it waits for.", answers.WhyAnswer)},
             problems=(404, 503),
         ),
-        Call(
-            method="GET",
-            path="/v1/admin/failures",
-            name="listFailures",
-            summary="Group FAILED jobs by cause",
-            scope=Scope.ADMIN,
-            handler=admin.failures,
-            query=Narrowing,
-            answers={200: Answer("The causes, the most frequent first.", answers.Failures)},
-            problems=(422, 503),
-        ),
     ]
 
 
 def _changing(admin: Admin) -> list[Call]:
-    preview: dict[str, Any] = dict(EVENT_BODIES)
     return [
         Call(
             method="POST",
@@ -226,6 +214,22 @@ def _changing(admin: Admin) -> list[Call]:
             answers={200: Answer("The job, CANCELLED.", answers.JobAnswer)},
             problems=(404, 409, 503),
         ),
+    ]
+
+
+def _explaining(admin: Admin) -> list[Call]:
+    return [
+        Call(
+            method="GET",
+            path="/v1/admin/failures",
+            name="listFailures",
+            summary="Group FAILED jobs by cause",
+            scope=Scope.ADMIN,
+            handler=admin.failures,
+            query=Narrowing,
+            answers={200: Answer("The causes, the most frequent first.", answers.Failures)},
+            problems=(422, 503),
+        ),
         Call(
             method="POST",
             path="/v1/admin/preview",
@@ -233,7 +237,7 @@ def _changing(admin: Admin) -> list[Call]:
             summary="Show what an event would cause; nothing is sent or stored",
             scope=Scope.ADMIN,
             handler=admin.preview,
-            body=preview,
+            body=EVENT_BODIES,
             answers={200: Answer("The routes and the deliveries.", dict[str, Any])},
             problems=(413, 415, 422, 503),
         ),

@@ -28,7 +28,7 @@ def build_app(notifier: "Notifier") -> web.Application:
     # A further part of the API has its `calls` here, and is then routed, guarded and documented.
     calls = [*events.calls(notifier), *admin.calls(notifier), *health.calls(notifier)]
     calls += openapi.calls(calls, keys_asked=gate.keys_asked)
-    # Pages for people go into `scopes` and the router beside the calls; what has no scope is admin's.
+    # Pages for people are a subapp that the caller adds; what has no scope here is admin's.
     scopes = {call.handler: call.scope for call in calls}
     app = web.Application(
         client_max_size=notifier.config.server.max_body,

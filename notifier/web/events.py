@@ -1,7 +1,8 @@
 """What apps call: post events, and read what became of them."""
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from msgspec import Struct
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from notifier.service import Notifier
 
 KEY_HEADER = "Idempotency-Key"
-EVENT_BODIES = {JSON: Event, cloudevents.STRUCTURED: cloudevents.CloudEvent}
+EVENT_BODIES: Mapping[str, Any] = {JSON: Event, cloudevents.STRUCTURED: cloudevents.CloudEvent}
 
 _SF_STRING = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 
