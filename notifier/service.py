@@ -17,7 +17,7 @@ from notifier.config import Config, load_config
 from notifier.dispatch.dispatcher import Dispatcher
 from notifier.dispatch.pool import WorkerPool
 from notifier.dispatch.queue import FairQueue
-from notifier.errors import DrainingError, StoreError
+from notifier.errors import DrainingError, InvalidEventError, StoreError
 from notifier.ingest import Incoming, from_event
 from notifier.metrics import Metrics
 from notifier.model import Event, EventRecord, Job, new_id
@@ -170,14 +170,13 @@ class Notifier:
         Raises InvalidEventError, IdempotencyConflictError, DrainingError, or StoreUnavailableError (then
         nothing is known; the same idempotency key resolves it).
         """
-        return (await self.ingest([from_event(event)]))[0]
+        return (await self.ingest([from_event(event, now=self.clock())]))[0]
 
     async def ingest(self, incoming: Sequence[Incoming]) -> list[Added]:
         """Take validated events, all or none; the answers are in their order. Raises as `submit` does."""
         if self.draining:
             raise DrainingError("stopping: no events are taken")
-        now = self.clock()
-        submissions = [self._submission(each, now) for each in incoming]
+        submissions = self._submissions(incoming)
         try:
             added = await self.store.add(submissions)
         except BaseException:
@@ -189,6 +188,16 @@ class Notifier:
             if not each.duplicate:
                 self.dispatcher.offer(each.event, each.jobs)
         return added
+
+    def _submissions(self, incoming: Sequence[Incoming]) -> list[Submission]:
+        now = self.clock()
+        made = []
+        for index, each in enumerate(incoming):
+            try:
+                made.append(self._submission(each, now))
+            except InvalidEventError as error:
+                raise InvalidEventError(error.faults, index) from None
+        return made
 
     def _submission(self, incoming: Incoming, now: float) -> Submission:
         event = incoming.event

@@ -80,6 +80,16 @@ async def test_an_explicit_delivery_stands_beside_the_routes(api: Api) -> None:
     assert {job["destination"] for job in told["jobs"]} == {ERP, "https://other.example"}
 
 
+async def test_a_delivery_that_routing_refuses_is_pointed_at_in_its_event(api: Api) -> None:
+    """What only the channels know to be wrong points into the array too, and the whole array is refused."""
+    pigeon = {**ORDER, "deliver": [{"channel": "pigeon", "to": "roof"}]}
+    status, problem = await api.post([ORDER, pigeon])
+    assert (status, problem["errors"][0]["pointer"]) == (422, "/1/deliver/0/channel")
+    status, problem = await api.post(pigeon)
+    assert (status, problem["errors"][0]["pointer"]) == (422, "/deliver/0/channel")
+    assert await api.stored() == (0, 0)
+
+
 async def test_a_destination_that_cannot_be_made_out_is_born_failed(api: Api) -> None:
     """The event is taken all the same; that job is FAILED, and a duplicate tells the same."""
     signup = {"type": "user.signup", "data": {"name": "Ada"}, "idempotency_key": "k"}
