@@ -179,7 +179,20 @@ class Claim(Struct, frozen=True):
 
 def new_id(prefix: str, now: float) -> str:
     """Make an opaque, time-ordered id: `prefix_`, 12 hex digits of milliseconds, 20 of randomness."""
-    return f"{prefix}_{int(now * 1000):012x}{secrets.token_hex(10)}"
+    return f"{prefix}_{int(now * 1000):012x}{_token()}"
+
+
+def _token() -> str:
+    """20 hex digits of the system's randomness, asked for in bulk: one system call for 256 ids."""
+    try:
+        return _tokens.pop()
+    except IndexError:
+        digits = secrets.token_hex(10 * 256)
+        _tokens.extend(digits[start : start + 20] for start in range(20, len(digits), 20))
+        return digits[:20]
+
+
+_tokens: list[str] = []
 
 
 def rfc3339(moment: float) -> str:

@@ -65,6 +65,7 @@ class Notifier:
         self.router = Router(config.routes, config.retry, lanes)
         concurrency = config.workers.concurrency
         self.queue = FairQueue(capacity=min(max(256, 16 * concurrency), 4096), workers=concurrency)
+        self.metrics.held.set_function(lambda: len(self.queue.claims))
         self.dispatcher = Dispatcher(
             self.store,
             self.queue,
