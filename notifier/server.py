@@ -19,6 +19,7 @@ BACKLOG = 1024
 _CLOSE_WITHIN = 5.0
 """Seconds that requests still being answered get, once the drain is over."""
 
+
 _Result = TypeVar("_Result")
 _log = structlog.get_logger(__name__)
 
@@ -129,14 +130,13 @@ async def serve(
 ) -> None:
     """Serve until told to stop, then drain. While it drains it still listens, to answer 503.
 
-    Raises a StoreError where the store can't be opened.
+    Raises a StoreError where the store can't be opened, ListenError where another was quicker to listen.
     """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_WITHIN)
     try:
         async with notifier:
             await runner.setup()
-            for each in sockets:
-                await web.SockSite(runner, each, backlog=BACKLOG).start()
+            await _listen(runner, sockets)
             on_listening()
             await stop.wait()
             _log.info("draining", drain_timeout=notifier.config.workers.drain_timeout)
@@ -144,3 +144,12 @@ async def serve(
     finally:
         await runner.cleanup()
         _close(sockets)
+
+
+async def _listen(runner: web.AppRunner, sockets: Sequence[socket.socket]) -> None:
+    for each in sockets:
+        try:
+            await web.SockSite(runner, each, backlog=BACKLOG).start()
+        except OSError as error:
+            host, port, *_ = each.getsockname()
+            raise ListenError(_unbindable(host, port, error)) from error

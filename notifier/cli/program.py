@@ -26,6 +26,10 @@ class Failure(click.ClickException):
     """Ends a command with exit code 1 and one line that says what to do."""
 
 
+class _PipeClosedError(Exception):
+    """Whoever read our output has gone; at a BrokenPipeError click would end the process itself."""
+
+
 class Program(click.Group):
     """The group of all commands; whatever ends one ends here, without a traceback for what is expected."""
 
@@ -44,11 +48,20 @@ class Program(click.Group):
 
         return _ended(run) if standalone_mode else run()
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and have its output read before its exit code is."""
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            raise _PipeClosedError from None
+
 
 def _ended(run: Callable[[], Any]) -> NoReturn:
     try:
         result = run()
-        sys.stdout.flush()
     except NoArgsIsHelpError as error:
         error.show()
         sys.exit(USAGE)
@@ -60,7 +73,7 @@ def _ended(run: Callable[[], Any]) -> NoReturn:
         sys.exit(FAILED)
     except click.Abort as error:
         sys.exit(INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else FAILED)
-    except BrokenPipeError:
+    except _PipeClosedError:
         _let_go_of_stdout()
         sys.exit(PIPE_CLOSED)
     sys.exit(result if isinstance(result, int) else 0)

@@ -4,11 +4,11 @@ from email import message_from_bytes
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import Message
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-Part = Message[Any, Any]
+Part: TypeAlias = "Message[Any, Any]"
 
 
 class ReadMail(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,154 @@
+"""The catcher over real sockets: what the real channels send is what the inbox holds."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+from support.builders import event_record, job
+
+from notifier import channels
+from notifier.channels import Channel, ChannelContext, Content, FunctionChannel, Message, Receipt
+from notifier.channels.signing import new_secret
+from notifier.config import Config, parse_config
+from notifier.dev import LOOPBACK, Catcher, caught
+from notifier.errors import Permanent
+from notifier.inbox import Hook, Inbox, Mail, Note
+
+SECRET = new_secret()
+
+
+@pytest.fixture
+async def catcher() -> AsyncIterator[Catcher]:
+    """A catcher that listens."""
+    made = Catcher(Inbox(), time.time)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def config(catcher: Catcher, tmp_path: object) -> Config:
+    """A configuration with relays far away, changed as `notifier dev` changes it."""
+    text = (
+        '[channels.email]\nfrom = "N <n@example.com>"\n[[channels.email.relays]]\nhost = "mx.example.com"\n'
+    )
+    return caught(parse_config(text), catcher, tmp_path, None)  # type: ignore[arg-type]  # a Path
+
+
+@pytest.fixture
+async def built(
+    catcher: Catcher, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[dict[str, Channel]]:
+    """Every channel as `notifier dev` builds it, a plugin's among them."""
+
+    async def send_sms(_message: Message) -> Receipt:
+        raise Permanent("the plugin itself must not be called")
+
+    def sms(_context: ChannelContext) -> Channel:
+        return FunctionChannel("sms", send_sms, 1.0)
+
+    channels.load(config)
+    monkeypatch.setitem(channels._factories, "sms", sms)
+    made = catcher.channels(context_of(config))
+    for each in made.values():
+        await each.open()
+    yield made
+    for each in made.values():
+        await each.close()
+
+
+def context_of(config: Config) -> Callable[[str], ChannelContext]:
+    """Make every channel's context: one secret signs all."""
+    context = ChannelContext(config=config, settings={}, secret_for=lambda _job: SECRET, clock=time.time)
+    return lambda _name: context
+
+
+def message(**changes: object) -> Message:
+    """A message of one job."""
+    record = event_record(body='{"name":"Ada"}')
+    return Message(job=job(record, **changes), event=record, content=Content(subject="Hé", html="<p>Hi</p>"))
+
+
+async def test_a_webhook_is_caught_with_its_signature_verified(
+    catcher: Catcher, built: dict[str, Channel]
+) -> None:
+    """The request for a receiver far away shows its url, host, headers and body, and verifies."""
+    sent = message(destination="https://crm.example.com/hooks?a=1")
+    sent = Message(job=sent.job, event=sent.event)
+    receipt = await built["webhook"].deliver(sent)
+    assert receipt.status_code == 204
+    (only,) = catcher.inbox
+    assert isinstance(only.message, Hook)
+    assert only.message.url == "https://crm.example.com/hooks?a=1"
+    assert only.message.problem is None
+    headers = dict(only.message.headers)
+    assert headers["Host"] == "crm.example.com"
+    assert headers["webhook-id"] == sent.job.id
+    assert b'"data":{"name":"Ada"}' in only.message.body
+
+
+async def test_a_forged_request_says_why_it_does_not_verify(catcher: Catcher) -> None:
+    """What the notifier did not sign is caught, and shown as not verified."""
+    url = f"http://{LOOPBACK}:{catcher.webhook_port}/https/a.example:443/x"
+    async with aiohttp.ClientSession() as session:
+        async with session.post(url, data=b"{}", headers={"webhook-id": "job_x"}) as response:
+            assert response.status == 204
+        async with session.get(f"http://{LOOPBACK}:{catcher.webhook_port}/other") as response:
+            assert response.status == 404
+    (only,) = catcher.inbox
+    assert isinstance(only.message, Hook)
+    assert only.message.problem == "webhook-id names no job of this notifier"
+
+
+async def test_a_changed_body_does_not_verify(catcher: Catcher, built: dict[str, Channel]) -> None:
+    """A request under a known id, with another body, is told from the true one."""
+    await built["webhook"].deliver(message(destination="https://a.example/x"))
+    (first,) = catcher.inbox
+    assert isinstance(first.message, Hook)
+    headers = {name: value for name, value in first.message.headers if name.startswith("webhook-")}
+    url = f"http://{LOOPBACK}:{catcher.webhook_port}/https/a.example:443/x"
+    async with aiohttp.ClientSession() as session, session.post(url, data=b"{}", headers=headers):
+        pass
+    newest = next(iter(catcher.inbox)).message
+    assert isinstance(newest, Hook)
+    assert newest.problem is not None
+    assert "no signature matches" in newest.problem
+
+
+async def test_a_mail_is_caught_over_smtp(catcher: Catcher, built: dict[str, Channel]) -> None:
+    """The mail for a relay far away is in the inbox, envelope and bytes."""
+    await built["email"].deliver(message(channel="email", destination="ada@example.com", template="w"))
+    (only,) = catcher.inbox
+    assert isinstance(only.message, Mail)
+    assert only.message.sender == "n@example.com"
+    assert only.message.recipients == ("ada@example.com",)
+    assert only.message.subject == "Hé"
+    assert b"\r\nMessage-ID: " in only.message.raw
+
+
+async def test_a_plugins_message_is_captured_and_the_plugin_not_called(
+    catcher: Catcher, built: dict[str, Channel]
+) -> None:
+    """In its place the inbox gets what it would have been handed; its lane and preview stay its own."""
+    sent = message(channel="sms", destination="+331")
+    assert await built["sms"].deliver(sent) == Receipt(response="captured")
+    (only,) = catcher.inbox
+    assert isinstance(only.message, Note)
+    assert (only.message.channel, only.message.destination) == ("sms", "+331")
+    assert only.message.data == b'{"name":"Ada"}'
+    assert only.message.content["subject"] == "Hé"
+    assert built["sms"].lane("+331") == "sms"
+    assert built["sms"].preview(sent)["destination"] == "+331"
+    with pytest.raises(Permanent):
+        built["sms"].lane(" ")
+
+
+async def test_closing_drops_whoever_is_still_connected(catcher: Catcher) -> None:
+    """A mail client that stays on the line holds no shutdown up."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, catcher.smtp_port)
+    assert (await reader.readline()).startswith(b"220 localhost Notifier")
+    await catcher.close()
+    assert await reader.read() == b""
+    writer.close()
