@@ -17,7 +17,7 @@ _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _MASKS = (
     (re.compile(r"[\w.+-]+@[\w.-]+"), "<address>"),
     (re.compile(r"\b\w+://\S+"), "<url>"),
-    (re.compile(r"\b[a-z]+_[0-9a-f]{16,}\b|\b[0-9a-f-]{16,}\b"), "<id>"),
+    (re.compile(r"\b[0-9a-f-]{16,}\b|\b(?=[\w-]*\d[\w-]*\d)(?=[\d-]*[A-Za-z_])[\w-]{8,}\b"), "<id>"),
     (re.compile(r"(?<![A-Za-z])\d+(?:\.\d+)*"), "<n>"),
 )
 
