@@ -63,6 +63,8 @@ class FairQueue:
         """How many more jobs of a lane may be claimed: half of what it may still take, to leave some free."""
         room = self.room(priority)
         lane = self._lanes.get(lane_name)
+        if lane is not None and lane.paused_until is not None:
+            return 0
         held = sum(lane.held[: priority + 1]) if lane else 0
         return (room - held + 1) // 2 if lane_may_take(held, room) else 0
 
@@ -85,7 +87,7 @@ class FairQueue:
         self._bytes += len(memoryview(claim.event.data))
         lane.held[job.priority] += 1
         lane.waiting[job.priority].append(claim)
-        self._turns[job.priority].setdefault(lane.name)
+        self._line_up(lane, job.priority)
         self._serve()
 
     # For the workers -----------------------------------------------------------------------------
@@ -99,7 +101,11 @@ class FairQueue:
             return claim
         asking: asyncio.Future[Claim | None] = asyncio.get_running_loop().create_future()
         self._asking.append(asking)
-        return await asking
+        try:
+            return await asking
+        except asyncio.CancelledError:
+            self._take_back(asking)
+            raise
 
     def done(self, claim: Claim) -> None:
         """A worker is finished with a claim."""
@@ -213,6 +219,23 @@ class FairQueue:
                     return self._hand_out(lane, priority)
         return None
 
+    def _line_up(self, lane: Lane, priority: int) -> None:
+        """Let a lane take its turns, unless it waits or has nothing to go out."""
+        if lane.paused_until is None and lane.waiting[priority]:
+            self._turns[priority].setdefault(lane.name)
+
+    def _take_back(self, asking: asyncio.Future[Claim | None]) -> None:
+        """Put back in its place what a worker was given in the moment that it was cancelled."""
+        claim = asking.result() if asking.done() and not asking.cancelled() else None
+        if claim is None:
+            return
+        lane, priority = self._lanes[claim.job.lane], claim.job.priority
+        lane.in_flight[priority] -= 1
+        self._busy -= 1
+        lane.waiting[priority].appendleft(claim)
+        self._line_up(lane, priority)
+        self._serve()
+
     def _hand_out(self, lane: Lane, priority: int) -> Claim:
         claim = lane.waiting[priority].popleft()
         del self._turns[priority][lane.name]
@@ -224,9 +247,8 @@ class FairQueue:
 
     def _resume(self, lane: Lane) -> None:
         lane.paused_until = None
-        for priority, waiting in enumerate(lane.waiting):
-            if waiting:
-                self._turns[priority].setdefault(lane.name)
+        for priority in Priority:
+            self._line_up(lane, priority)
         if lane.idle:
             self._lanes.pop(lane.name, None)
         self._serve()

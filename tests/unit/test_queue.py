@@ -1,0 +1,388 @@
+"""The order in which claimed jobs reach workers: by priority, by turns of lanes, within everyone's share."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from support.builders import NOW, event_record, job
+
+from notifier.dispatch.queue import MAX_BYTES, MAX_LANES, FairQueue
+from notifier.model import Claim, Priority
+
+HIGH, NORMAL, LOW = Priority
+
+
+def claim(lane: str = "a", priority: Priority = NORMAL, **changes: Any) -> Claim:
+    """A claimed job in a lane."""
+    event = event_record(**changes)
+    return Claim(job(event, lane=lane, priority=priority, claim=1), event)
+
+
+def filled(queue: FairQueue, lanes: Sequence[str], each: int = 1, priority: Priority = NORMAL) -> list[Claim]:
+    """Put so many claims of every lane into a queue, lane by lane."""
+    claims = [claim(lane, priority) for lane in lanes for _ in range(each)]
+    for one in claims:
+        queue.put(one)
+    return claims
+
+
+async def taken(queue: FairQueue, at_most: int = 1000) -> list[Claim]:
+    """Let workers come until one has to wait, or so many have something; none of them finishes."""
+    got: list[Claim] = []
+    while len(got) < at_most:
+        asking = asyncio.ensure_future(queue.get())
+        await asyncio.sleep(0)
+        if not asking.done():
+            asking.cancel()
+            break
+        one = asking.result()
+        assert one is not None
+        got.append(one)
+    return got
+
+
+def lanes(claims: Sequence[Claim]) -> list[str]:
+    """The lanes of claims, in their order."""
+    return [each.job.lane for each in claims]
+
+
+async def one_by_one(queue: FairQueue) -> list[Claim]:
+    """Work as a single worker does: take one, finish it, take the next, until there is none."""
+    got: list[Claim] = []
+    while claims := await taken(queue, 1):
+        queue.done(claims[0])
+        got += claims
+    return got
+
+
+@pytest.fixture
+def queue() -> FairQueue:
+    """A queue before 16 workers."""
+    return FairQueue(capacity=256, workers=16)
+
+
+# Lanes ---------------------------------------------------------------------------------------------
+
+
+async def test_lanes_take_turns(queue: FairQueue) -> None:
+    """However many jobs one lane put in first, the next of each comes in the same round."""
+    filled(queue, "a", 5)
+    filled(queue, "b", 2)
+    filled(queue, "c", 1)
+    assert lanes(await one_by_one(queue)) == ["a", "b", "c", "a", "b", "a", "a", "a"]
+
+
+async def test_a_lane_keeps_its_own_order(queue: FairQueue) -> None:
+    """What was claimed first goes first."""
+    claims = filled(queue, "a", 20)
+    assert await one_by_one(queue) == claims
+
+
+async def test_a_lane_that_hangs_takes_half_of_the_workers(queue: FairQueue) -> None:
+    """Alone, and with a backlog for many times as many workers, it leaves the other half free."""
+    filled(queue, "a", 100)
+    assert len(await taken(queue)) == 8
+    assert queue.busy == 8
+
+
+@pytest.mark.parametrize("hanging", [1, 2, 3, 5])
+async def test_lanes_that_hang_leave_a_lanes_share_to_others(hanging: int) -> None:
+    """Of n that hang together each has 1/(n+1) of the workers; as much stays for whoever comes."""
+    queue = FairQueue(capacity=4096, workers=120)
+    filled(queue, [f"dead-{number}" for number in range(hanging)], 200)
+    stuck = Counter(lanes(await taken(queue)))
+    assert queue.workers - queue.busy == pytest.approx(120 / (hanging + 1), abs=hanging)
+    assert max(stuck.values()) - min(stuck.values()) <= 1
+    filled(queue, ["alive"])
+    assert lanes(await taken(queue)) == ["alive"]
+
+
+async def test_a_lane_regains_workers_as_they_become_free(queue: FairQueue) -> None:
+    """Shares are of the moment: what others give back goes to whoever has work."""
+    filled(queue, "a", 8)
+    busy = await taken(queue)
+    filled(queue, "b", 100)
+    assert len(await taken(queue)) == 4
+    for each in busy:
+        queue.done(each)
+    assert len(await taken(queue)) == 4
+
+
+async def test_one_worker_is_enough_for_many_lanes() -> None:
+    """Nobody's share rounds down to nothing."""
+    queue = FairQueue(capacity=64, workers=1)
+    filled(queue, "abc", 2)
+    filled(queue, "d", 1, LOW)
+    assert lanes(await one_by_one(queue)) == ["a", "b", "c", "a", "b", "c", "d"]
+
+
+# Priorities ----------------------------------------------------------------------------------------
+
+
+async def test_a_higher_priority_goes_first(queue: FairQueue) -> None:
+    """Whatever was put in before it, of its own lane or of others."""
+    filled(queue, "ab", 2, LOW)
+    filled(queue, "ab", 2, NORMAL)
+    filled(queue, "ab", 2, HIGH)
+    order = [each.job.priority for each in await one_by_one(queue)]
+    assert order == [HIGH] * 4 + [NORMAL] * 4 + [LOW] * 4
+
+
+@pytest.mark.parametrize("lane", ["newsletter", "elsewhere"])
+async def test_high_finds_a_worker_while_low_hangs(queue: FairQueue, lane: str) -> None:
+    """Low jobs at as many workers as they can get keep no high one waiting, not even of their own lane."""
+    filled(queue, ["newsletter", *(f"other-{number}" for number in range(20))], 8, LOW)
+    await taken(queue)
+    filled(queue, [lane], 1, HIGH)
+    assert lanes(await taken(queue)) == [lane]
+
+
+async def test_low_leaves_workers_to_those_above(queue: FairQueue) -> None:
+    """With more lanes than workers, a quarter of the workers still never takes a low job."""
+    filled(queue, [f"lane-{number}" for number in range(40)], 1, LOW)
+    assert len(await taken(queue)) == 12
+    filled(queue, [f"lane-{number}" for number in range(40)], 1, NORMAL)
+    assert len(await taken(queue)) == 3
+    filled(queue, [f"lane-{number}" for number in range(40)], 1, HIGH)
+    assert len(await taken(queue)) == 1
+
+
+async def test_high_finds_room_while_the_window_is_full_of_low(queue: FairQueue) -> None:
+    """The window keeps a quarter for what is above low, so that a high job is claimed at once."""
+    number = 0
+    while queue.room(LOW):
+        filled(queue, [f"lane-{number}"], 1, LOW)
+        number += 1
+    assert number == 192
+    assert queue.room(HIGH) == 64
+    assert queue.share("lane-0", HIGH) > 0
+    assert not queue.is_crowded("lane-0", HIGH)
+
+
+async def test_a_lane_crowded_with_low_has_its_whole_share_for_high(queue: FairQueue) -> None:
+    """What a lane holds of lower priority doesn't count against what is above it."""
+    while queue.share("a", LOW):
+        filled(queue, "a", 1, LOW)
+    assert queue.share("a", HIGH) == (queue.room(HIGH) + 1) // 2
+
+
+# The window's bounds -------------------------------------------------------------------------------
+
+
+async def test_the_window_is_bounded_in_count(queue: FairQueue) -> None:
+    """Room for more ends when as many are held as the window has places, those in flight included."""
+    filled(queue, [f"lane-{number}" for number in range(250)], 1, HIGH)
+    assert queue.room(HIGH) == 6
+    await taken(queue)
+    assert queue.room(HIGH) == 6
+    filled(queue, "abcdef", 1, HIGH)
+    assert [queue.room(priority) for priority in Priority] == [0, 0, 0]
+    assert queue.share("new", HIGH) == 0
+
+
+async def test_the_window_is_bounded_in_bytes(queue: FairQueue) -> None:
+    """A few huge events fill it as many small ones do, and it is free again when they are gone."""
+    big = claim(data=msgspec.Raw(b'"' + b"x" * (MAX_BYTES - 2) + b'"'))
+    queue.put(big)
+    assert queue.room(HIGH) == 0
+    assert await taken(queue) == [big]
+    queue.done(big)
+    assert queue.room(HIGH) == 256
+
+
+async def test_a_lane_is_crowded_long_before_the_window_is_full(queue: FairQueue) -> None:
+    """One lane claims a part of the window; the rest stays for lanes that come later."""
+    while not queue.is_crowded("a", NORMAL):
+        filled(queue, "a")
+    assert queue.crowded(NORMAL) == ["a"]
+    assert len(queue.claims) < 128
+    assert queue.share("b", NORMAL) > 50
+
+
+async def test_room_is_told_of_whenever_a_job_leaves(queue: FairQueue) -> None:
+    """The dispatcher need not look again and again."""
+    told: list[int] = []
+    queue.on_room = lambda: told.append(len(queue.claims))
+    filled(queue, "a", 3)
+    await one_by_one(queue)
+    assert told == [2, 1, 0]
+
+
+async def test_nothing_is_remembered_of_a_lane_without_jobs(queue: FairQueue) -> None:
+    """A program that runs for a year sees millions of lanes."""
+    filled(queue, [f"lane-{number}" for number in range(200)])
+    await one_by_one(queue)
+    assert not queue._lanes
+    assert not any(queue._turns)
+    assert queue._bytes == 0
+
+
+async def test_faults_of_lanes_long_gone_are_forgotten_in_the_end(queue: FairQueue) -> None:
+    """That a provider was at fault is remembered without a job, but for a bounded number of lanes."""
+    for number in range(MAX_LANES + 100):
+        queue.fault(f"lane-{number}")
+    assert len(queue._lanes) <= MAX_LANES + 1
+
+
+# Pausing -------------------------------------------------------------------------------------------
+
+
+def paused(queue: FairQueue, lane: str = "a") -> None:
+    """Pause a lane for longer than any test runs."""
+    queue.pause(lane, seconds=3600, until=NOW + 3600, reason="the relay is down")
+
+
+def resume(queue: FairQueue, lane: str = "a") -> None:
+    """End a pause now."""
+    known = queue.lane(lane)
+    assert known is not None
+    queue._resume(known)
+
+
+async def test_a_paused_lane_waits_and_others_do_not(queue: FairQueue) -> None:
+    """None of its jobs is handed out, whenever it was put in."""
+    filled(queue, "a", 2)
+    paused(queue)
+    filled(queue, "a", 1)
+    filled(queue, "a", 1, HIGH)
+    filled(queue, "b", 1)
+    assert lanes(await taken(queue)) == ["b"]
+
+
+async def test_a_paused_lane_gets_no_more_of_the_window(queue: FairQueue) -> None:
+    """Its new jobs stay in the store, where they cost nothing."""
+    paused(queue)
+    assert queue.share("a", HIGH) == 0
+    assert queue.is_crowded("a", HIGH)
+    assert queue.crowded(NORMAL) == ["a"]
+
+
+async def test_a_lane_goes_on_where_it_stood_when_its_pause_ends(queue: FairQueue) -> None:
+    """Workers that wait get its jobs at once, in their order, and the dispatcher hears that there is room."""
+    told: list[None] = []
+    queue.on_room = lambda: told.append(None)
+    claims = filled(queue, "a", 2)
+    paused(queue)
+    waiting = [asyncio.ensure_future(queue.get()) for _ in range(2)]
+    await asyncio.sleep(0)
+    resume(queue)
+    assert await asyncio.gather(*waiting) == claims
+    assert told
+
+
+async def test_a_pause_ends_by_itself(queue: FairQueue) -> None:
+    """Nobody has to remember to resume a lane."""
+    (one,) = filled(queue, "a")
+    queue.pause("a", seconds=0.01, until=NOW, reason="the relay is down")
+    assert await queue.get() == one
+
+
+async def test_a_pause_is_not_lengthened_by_those_already_in_flight(queue: FairQueue) -> None:
+    """Ten attempts that fail together are one fault, and make one pause."""
+    filled(queue, "a", 8)
+    await taken(queue)
+    assert queue.fault("a") == 1
+    paused(queue)
+    assert queue.fault("a") == 1
+    queue.pause("a", seconds=1, until=NOW + 9999, reason="another")
+    lane = queue.lane("a")
+    assert lane is not None
+    assert (lane.paused_until, lane.pause_reason) == (NOW + 3600, "the relay is down")
+
+
+async def test_faults_in_a_row_are_counted_until_one_goes_well(queue: FairQueue) -> None:
+    """The count outlives the pause and the lane's jobs; an answer of the provider ends it."""
+    for expected in (1, 2, 3):
+        assert queue.fault("a") == expected
+        paused(queue)
+        resume(queue)
+    queue.healthy("a")
+    assert queue.fault("a") == 1
+
+
+# Ending, and workers that go away ------------------------------------------------------------------
+
+
+async def test_closing_returns_what_no_worker_has_begun(queue: FairQueue) -> None:
+    """What is in flight stays with its worker; the rest, of paused lanes too, is handed back."""
+    filled(queue, "a", 3)
+    filled(queue, "b", 2, HIGH)
+    filled(queue, "c", 2, LOW)
+    paused(queue, "c")
+    begun = await taken(queue, 2)
+    rest = queue.close()
+    assert sorted(lanes(begun + rest)) == [*"aaabbcc"]
+    assert [*queue.claims.values()] == begun
+    for each in begun:
+        queue.done(each)
+    assert not queue.claims
+
+
+async def test_closing_sends_every_worker_home(queue: FairQueue) -> None:
+    """Those that wait are told at once, those that come back later when they ask."""
+    waiting = [asyncio.ensure_future(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    queue.close()
+    assert await asyncio.gather(*waiting) == [None, None, None]
+    assert await queue.get() is None
+
+
+async def test_a_closed_queue_has_no_room(queue: FairQueue) -> None:
+    """Nothing more is claimed, and no lane is paused that could not resume."""
+    queue.close()
+    paused(queue)
+    assert [queue.room(priority) for priority in Priority] == [0, 0, 0]
+    assert not queue.crowded(HIGH)
+
+
+async def test_workers_are_served_in_the_order_they_asked(queue: FairQueue) -> None:
+    """So that none is idle while others never rest."""
+    waiting = [asyncio.ensure_future(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    claims = filled(queue, "abc")
+    assert await asyncio.gather(*waiting) == claims
+
+
+async def test_a_worker_cancelled_while_it_waits_takes_nothing_with_it(queue: FairQueue) -> None:
+    """The next one gets what would have been its job."""
+    gone = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    gone.cancel()
+    (one,) = filled(queue, "a")
+    assert await queue.get() == one
+
+
+async def test_a_worker_cancelled_at_the_moment_it_is_served_gives_its_job_back(queue: FairQueue) -> None:
+    """The job is again the first of its lane, and the worker isn't counted as busy."""
+    gone = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    first, second = filled(queue, "a", 2)
+    gone.cancel()
+    await asyncio.wait([gone])
+    assert gone.cancelled()
+    assert queue.busy == 0
+    assert await one_by_one(queue) == [first, second]
+
+
+async def test_a_job_given_back_goes_to_a_worker_that_waits(queue: FairQueue) -> None:
+    """Nobody has to ask again for it to move."""
+    gone, waiting = (asyncio.ensure_future(queue.get()) for _ in range(2))
+    await asyncio.sleep(0)
+    (one,) = filled(queue, "a")
+    gone.cancel()
+    assert await waiting == one
+
+
+async def test_a_job_held_twice_is_two_claims(queue: FairQueue) -> None:
+    """One whose claim was lost may come again while the old one is still in flight; each ends by itself."""
+    old = claim()
+    new = Claim(msgspec.structs.replace(old.job, claim=2), old.event)
+    queue.put(old)
+    queue.put(new)
+    assert await taken(queue) == [old, new]
+    queue.done(old)
+    assert [*queue.claims.values()] == [new]
+    assert not queue.is_waiting(new)
