@@ -1,0 +1,1 @@
+"""How fast the installed `notifier` is, beside what aiohttp itself can do on this machine in the same run."""
