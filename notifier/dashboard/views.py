@@ -13,6 +13,7 @@ import jinja2
 import msgspec
 from aiohttp import hdrs, web
 
+from notifier.dashboard.defuse import defuse
 from notifier.dashboard.mail import read_mail
 from notifier.inbox import Caught, Hook, Inbox, Mail, Note
 from notifier.model import rfc3339
@@ -30,7 +31,8 @@ _MAIL_POLICY = (
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Not "no-referrer": under that, a browser hides the origin of the page's own forms too.
+    "Referrer-Policy": "same-origin",
     "X-DNS-Prefetch-Control": "off",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -93,13 +95,14 @@ class InboxPages:
         return self._page("message.html", caught=caught, data=_pretty(message.data))
 
     async def html(self, request: web.Request) -> web.Response:
-        """Answer a mail's HTML as it is, under a policy that lets it do nothing."""
+        """Answer a mail's HTML, defused, under a policy that lets it do nothing."""
         message = self._caught(request).message
         html = read_mail(message.raw).html if isinstance(message, Mail) else None
         if html is None:
             raise web.HTTPNotFound
         policy = {"Content-Security-Policy": _MAIL_POLICY}
-        return web.Response(body=_encoded(html), content_type="text/html", charset="utf-8", headers=policy)
+        body = _encoded(defuse(html))
+        return web.Response(body=body, content_type="text/html", charset="utf-8", headers=policy)
 
     async def raw(self, request: web.Request) -> web.Response:
         """Answer a message's bytes, as text."""

@@ -414,6 +414,82 @@ async def test_a_reader_that_left_ends_a_list_quietly(server: Program) -> None:
     assert err == b""
 
 
+# dev ---------------------------------------------------------------------------------------------
+
+
+def configure_for_dev(folder: Path) -> None:
+    """Write a configuration that asks for an environment nobody set, and a store with work in it."""
+    (folder / "config.toml").write_text(
+        """
+        [auth]
+        admin_keys = ["${UNSET_ADMIN_KEY}"]
+        [store]
+        url = "sqlite:///precious.db"
+        [[channels.email.relays]]
+        host = "mx.example.com"
+        password = "${UNSET_PASSWORD}"
+        username = "u"
+        [[routes]]
+        event = "*"
+        channel = "webhook"
+        url = "https://far.example.com/hooks"
+        secret = "${UNSET_SECRET}"
+        """
+    )
+
+
+@pytest.mark.parametrize(("signals", "codes"), [(1, {0}), (2, {130, 143})])
+async def test_dev_needs_no_set_up_and_leaves_nothing_behind(
+    tmp_path: Path, signals: int, codes: set[int]
+) -> None:
+    """No key, no environment, no reach; the configured store is not touched, its own is removed."""
+    configure_for_dev(tmp_path)
+    kept = tmp_path / "tmp"
+    kept.mkdir()
+    async with Program("dev", "--port", "0", cwd=tmp_path, env={"TMPDIR": str(kept)}) as program:
+        url = await program.listening()
+        assert await program.line("made up for now: UNSET_ADMIN_KEY, UNSET_PASSWORD, UNSET_SECRET")
+        assert len(list(kept.iterdir())) == 1
+        async with aiohttp.ClientSession() as session, aiohttp.ClientSession() as reader:
+            async with reader.get(f"{url}/dashboard/inbox/stream") as stream:
+                await stream.content.readuntil(b"\n\n")
+                async with session.post(f"{url}/v1/events", json={"type": "a.b", "data": {}}) as response:
+                    assert response.status == 202
+                await stream.content.readuntil(b"\n\n")
+            async with session.get(f"{url}/dashboard/inbox.json") as response:
+                (caught,) = (await response.json())["messages"]
+        assert caught["url"] == "https://far.example.com/hooks"
+        assert caught["signature"] == {"verified": True, "problem": None}
+        await send_signals(program, signals)
+        assert await program.ended() in codes
+    assert list(kept.iterdir()) == []
+    assert not (tmp_path / "precious.db").exists()
+
+
+async def send_signals(program: Program, count: int) -> None:
+    """Ask it to stop, once or twice over."""
+    if count == 1:
+        program.signal(signal.SIGINT)
+        return
+    # Held still, it finds both when it goes on, in either order, and can't have ended in between.
+    program.signal(signal.SIGSTOP)
+    program.signal(signal.SIGINT)
+    program.signal(signal.SIGTERM)
+    program.signal(signal.SIGCONT)
+
+
+async def test_dev_answers_no_other_host(tmp_path: Path) -> None:
+    """A page that rebinds its name to this machine reads no Inbox."""
+    configure_for_dev(tmp_path)
+    async with Program("dev", "--port", "0", cwd=tmp_path) as program:
+        url = await program.listening()
+        headers = {"Host": "evil.example.com"}
+        async with aiohttp.ClientSession() as session:
+            for path in ("/dashboard/inbox", "/dashboard/inbox.json", "/v1/admin/jobs"):
+                async with session.get(url + path, headers=headers) as response:
+                    assert response.status == 403
+
+
 # check and preview -------------------------------------------------------------------------------
 
 
