@@ -57,7 +57,8 @@ def _tell(shown: dict[str, Any]) -> None:
     if not shown["deliveries"]:
         click.echo("\nNothing would be sent.")
     for delivery in shown["deliveries"]:
-        click.echo(printable(f"\n── {delivery['channel']} → {delivery['destination'] or '(none)'}"))
+        click.echo()
+        click.echo(printable(f"── {delivery['channel']} → {delivery['destination'] or '(none)'}"))
         _tell_delivery(delivery)
 
 

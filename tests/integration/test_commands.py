@@ -541,7 +541,7 @@ async def test_preview_shows_what_an_event_would_cause(config: Path, receiver: R
     code, out, _ = await run("preview", "order.paid", "--data", '{"total": 120}', cwd=config.parent)
     assert code == 0
     assert "✓ hook" in out
-    assert f"webhook → {receiver.url()}" in out
+    assert f"\n\n── webhook → {receiver.url()}\n" in out
     assert "webhook-signature: v1," in out
     code, out, _ = await run(
         *("preview", "--file", "-", "--json"),
