@@ -20,6 +20,8 @@ async def deliver(message: Message) -> Receipt:
     return Receipt(response="by {name}")
 """
 
+channels.load(Config())  # so that the registry which every test starts from holds the built-in ones
+
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
