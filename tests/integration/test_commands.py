@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import aiohttp
 import pytest
 from support.program import COMMAND, Program
 from support.receiver import Line, Receiver, answer
+
+from notifier.model import rfc3339
 
 ADMIN, INGEST = "admin-key", "ingest-key"
 pytestmark = pytest.mark.slow
@@ -376,7 +379,8 @@ async def until(ask: Any, good: Any) -> Any:
 async def test_named_jobs_are_requeued_and_cancelled_one_by_one(server: Program, receiver: Receiver) -> None:
     """Each is told with its new state; one that can't be is an error."""
     url, here = await server.listening(), server.cwd
-    event = {"type": "order.paid", "data": {"total": 101}, "deliver_at": "2026-12-24T00:00:00Z"}
+    tomorrow = rfc3339(time.time() + 86400)
+    event = {"type": "order.paid", "data": {"total": 101}, "deliver_at": tomorrow}
     await post(url, event)
     _, out, _ = await run("jobs", "list", "--url", url, cwd=here)
     job_id, status, *_ = out.splitlines()[0].split("\t")
