@@ -53,7 +53,9 @@ _anything = msgspec.json.Decoder()
 _children = msgspec.json.Decoder(dict[str, Raw] | list[Raw])
 _canonical = msgspec.json.Encoder(order="deterministic")
 
-_FIELDS = tuple(f'"{field.encode_name}"'.encode() for field in msgspec.structs.fields(Event))
+_FIELD = re.compile(
+    rb'"(' + b"|".join(field.encode_name.encode() for field in msgspec.structs.fields(Event)) + rb')"\s*:'
+)
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
 _PROBLEM = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
@@ -238,7 +240,8 @@ def _repeated_field(text: bytes) -> str | None:
     A text that can't hold one is the rule, and is told from the rest by counting; only what might (a
     field's name within the data, or spelt with escapes) is read again, by a parser that shows both.
     """
-    if b"\\u00" not in text and not any(text.count(name) > 1 for name in _FIELDS):
+    found = _FIELD.findall(text)
+    if len(found) == len(set(found)) and b"\\u00" not in text:
         return None
     pairs = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
     name, times = Counter(name for name, _ in pairs).most_common(1)[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import msgspec
 from jinja2 import pass_eval_context
 from jinja2.nodes import EvalContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -61,6 +62,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return obj[attribute]
         return super().getattr(obj, attribute)
 
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """The same for `data["items"]`."""
+        if type(obj) is dict and isinstance(argument, str) and argument in obj:
+            return obj[argument]
+        return super().getitem(obj, argument)
+
     def make_globals(self, d: Any) -> dict[str, Any]:
         """One plain dict, where Jinja2's ChainMap costs several microseconds a render."""
         return {**self.globals, **(d or {})}
@@ -100,7 +107,7 @@ def _tojson(context: EvalContext, value: Any) -> str:
     """JSON; in HTML also safe inside `<script>` and attributes."""
     if isinstance(value, jinja2.Undefined):
         str(value)  # raises, naming it
-    return htmlsafe_json_dumps(value) if context.autoescape else _Json(json.dumps(value, ensure_ascii=False))
+    return htmlsafe_json_dumps(value) if context.autoescape else _Json(msgspec.json.encode(value).decode())
 
 
 def _date(value: Any, layout: str = "%Y-%m-%d %H:%M") -> str:
@@ -112,6 +119,30 @@ def _date(value: Any, layout: str = "%Y-%m-%d %H:%M") -> str:
     return str(value.strftime(layout))
 
 
+class _Loader(jinja2.FileSystemLoader):
+    """Looks at most once a second whether a file has changed, where Jinja2 would at every render."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        super().__init__(path)
+        self._clock = clock
+
+    def get_source(
+        self, environment: jinja2.Environment, template: str
+    ) -> tuple[str, str, Callable[[], bool]]:
+        source, file, is_current = super().get_source(environment, template)
+        looked_at = self._clock()
+
+        def is_current_enough() -> bool:
+            nonlocal looked_at
+            now = self._clock()
+            if now - looked_at < _LISTED_FOR:
+                return True
+            looked_at = now
+            return is_current()
+
+        return source, file, is_current_enough
+
+
 class Renderer:
     """The templates of one folder. `clock` (monotonic seconds) says when to look for new files."""
 
@@ -121,7 +152,7 @@ class Renderer:
         self.path = path
         self._max_output = max_output
         self._clock = clock
-        loader = jinja2.FileSystemLoader(path)
+        loader = _Loader(path, clock)
         self._texts = Sandbox(loader)
         self._payloads = Sandbox(loader)
         self._payloads.finalize = _json_value
@@ -191,24 +222,27 @@ class Renderer:
 
     def _part(self, part: str, file: str, variables: dict[str, Any]) -> str:
         try:
-            template = self._environment(file).get_template(file)
-            text = "".join(self._capped(template.generate(variables)))
-            if part == "payload":
-                json.loads(text)
-        except json.JSONDecodeError as error:
-            problem = f"what it makes is no JSON: {error.msg} (line {error.lineno} of the result)"
-            raise TemplateError(problem, template=file) from error
+            text = self._text(self._environment(file).get_template(file), variables)
         except Exception as error:
             raise self._fault(error, file) from error
+        if part == "payload":
+            _check_json(text, file)
         return " ".join(text.split()) if part == "subject" else text
 
-    def _capped(self, pieces: Iterator[str]) -> Iterator[str]:
-        room = self._max_output
-        for piece in pieces:
-            room -= len(piece)
-            if room < 0:
-                raise jinja2.exceptions.SecurityError(f"it makes more than {self._max_output} characters")
-            yield piece
+    def _text(self, template: jinja2.Template, variables: dict[str, Any]) -> str:
+        """Render, stopping where the room ends. What `Template.render` does, but for that."""
+        pieces, room = [], self._max_output
+        try:
+            for piece in template.root_render_func(template.new_context(variables)):
+                pieces.append(piece)
+                room -= len(piece)
+                if room < 0:
+                    break
+        except Exception:
+            template.environment.handle_exception()
+        if room < 0:
+            raise jinja2.exceptions.SecurityError(f"it makes more than {self._max_output} characters")
+        return "".join(pieces)
 
     def _fault(self, error: Exception, file: str) -> TemplateError:
         """Say where in which file a render failed; the deepest frame of a template is the place."""
@@ -226,6 +260,14 @@ class Renderer:
                 place = (frame.relative_to(self.path).as_posix(), trace.tb_lineno)
             trace = trace.tb_next
         return TemplateError(problem, template=place[0], line=place[1])
+
+
+def _check_json(text: str, file: str) -> None:
+    """Raise TemplateError unless a payload is JSON."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise TemplateError(f"what it makes is no JSON: {error}", template=file) from error
 
 
 def _variables(event: EventRecord, data: Mapping[str, Any], job: Job) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Router:
 
         A route whose `when` or destination can't be made out causes a job that is born FAILED.
         """
-        asked = self._asked_for(event, deliver, now)
+        asked = self._asked_for(event, deliver, now) if deliver else ()
         routed = (self._routed(each, event, data, now) for each in self._matching(event.type))
         return (*(job for job in routed if job is not None), *asked)
 

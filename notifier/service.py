@@ -66,6 +66,7 @@ class Notifier:
         concurrency = config.workers.concurrency
         self.queue = FairQueue(capacity=min(max(256, 16 * concurrency), 4096), workers=concurrency)
         self.metrics.held.set_function(lambda: len(self.queue.claims))
+        self.metrics.in_flight.set_function(lambda: self.queue.busy)
         self.dispatcher = Dispatcher(
             self.store,
             self.queue,

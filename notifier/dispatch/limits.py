@@ -5,9 +5,8 @@ free (dynamic thresholds: Choudhury & Hahne, IEEE/ACM ToN 6(2), 1998): alone it 
 and n lanes that hang leave 1/(n+1) to the others. A priority leaves a part to those above it.
 """
 
-from notifier.model import Priority
-
-_RESERVED = {Priority.HIGH: 0.0, Priority.NORMAL: 1 / 16, Priority.LOW: 1 / 4}
+_RESERVED = (0.0, 1 / 16, 1 / 4)
+"""What each priority leaves, high to low."""
 
 
 def lane_may_take(taken: int, free: int) -> bool:
@@ -17,4 +16,4 @@ def lane_may_take(taken: int, free: int) -> bool:
 
 def room_for(priority: int, free: int, total: int) -> int:
     """How many of `total` a priority may still take while `free` are left."""
-    return max(0, free - int(total * _RESERVED[Priority(priority)]))
+    return max(0, free - int(total * _RESERVED[priority]))

@@ -104,15 +104,12 @@ class WorkerPool:
     async def _attempt(self, claim: Claim) -> Settlement:
         """Try one job once."""
         started, clock = self._clock(), time.perf_counter()
-        self._metrics.in_flight.inc()
         job, receipt, error = claim.job, None, None
         try:
             job = self._made_out(claim)
             receipt = await self._deliver(job, claim)
         except DeliveryError as raised:
             error = raised
-        finally:
-            self._metrics.in_flight.dec()
         duration = time.perf_counter() - clock
         decision = self._decide(job, error)
         self._metrics.attempted(job.channel, decision.outcome, duration)

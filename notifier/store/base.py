@@ -48,7 +48,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """Whether an attempt of the job's budget is used up."""
     attempt: Attempt | None = None
     destination: str | None = None
-    """Set when it was made out only now."""
+    """Set when it was made out only now; `lane` is set with it."""
     lane: str | None = None
 
 

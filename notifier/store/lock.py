@@ -13,7 +13,8 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self._guarded = path
-        self._path = path.with_name(path.name + ".lock")
+        real = path.resolve()  # a symbolic link names the same file
+        self._path = real.with_name(real.name + ".lock")
         self._file: int | None = None
 
     def take(self) -> None:

@@ -267,8 +267,6 @@ def settlement_values(settled: Settlement) -> tuple[Any, ...]:
         error.message if error else None,
         settled.cause,
         int(settled.spent),
-        settled.destination,
-        settled.lane,
     )
 
 
@@ -280,7 +278,7 @@ def attempt_values(settled: Settlement, attempt: Attempt) -> tuple[Any, ...]:
         settled.claim,
         micros(attempt.started_at),
         round(attempt.duration_ms * 1000),
-        attempt.outcome,
+        str(attempt.outcome),
         attempt.status_code,
         error.code if error else None,
         error.message if error else None,

@@ -114,7 +114,7 @@ class SqliteStore:
             ),
             iter_chunk_size=64,
         )
-        await connection
+        await connection.connect()
         self._connections.append(connection)
         await connection.run(
             lambda database: [database.execute(each).fetchall() for each in (*_PRAGMAS, *pragmas)]
@@ -223,18 +223,22 @@ class SqliteStore:
         only: Collection[str] | None = None,
     ) -> list[Claim]:
         """See `Store.claim`."""
-        claiming = _Claiming(
-            scanned=self._scanned,
-            priority=priority,
-            limit=limit,
-            per_lane=per_lane,
-            exclude=exclude,
-            only=only,
-            now=micros(now),
-            until=micros(until),
-        )
-        text: str = await self._write(claiming.run)
-        return rows.claims_from(text)
+
+        def claim(database: sqlite3.Connection) -> str:
+            # Made anew each time: this runs once more where the batch it stood in has failed.
+            claiming = _Claiming(
+                scanned=self._scanned,
+                priority=priority,
+                limit=limit,
+                per_lane=per_lane,
+                exclude=exclude,
+                only=only,
+                now=micros(now),
+                until=micros(until),
+            )
+            return claiming.run(database)
+
+        return rows.claims_from(await self._write(claim))
 
     async def claim_these(self, job_ids: Sequence[str], *, now: float, until: float) -> dict[str, int]:
         """See `Store.claim_these`."""
@@ -460,7 +464,7 @@ def _event_with_jobs(database: sqlite3.Connection, event_id: str) -> tuple[Event
 def _seq_in_state(
     database: sqlite3.Connection, job_id: str, allowed: Collection[JobState], action: str
 ) -> int:
-    found = database.execute(_sql["status"], {"id": job_id}).fetchone()
+    found = database.execute(_sql["state_of_job"], {"id": job_id}).fetchone()
     if found is None:
         raise NotFoundError("job", job_id)
     seq, status = msgspec.json.decode(found[0], type=tuple[int, JobState])
@@ -472,16 +476,31 @@ def _seq_in_state(
 def _settle_all(database: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[bool]:
     values = [rows.settlement_values(each) for each in settlements]
     stale = set(_read(database, "stale", settlements=json_text(values)))
-    live = [index for index in range(len(values)) if index not in stale]
+    firsts: dict[str, int] = {}
+    for index, each in enumerate(settlements):
+        if index not in stale and firsts.setdefault(each.job_id, index) != index:
+            stale.add(index)  # settled earlier in this very batch
+    live = sorted(firsts.values())
     database.execute(_sql["settle"], {"settlements": json_text([values[index] for index in live])})
-    attempts = [
-        rows.attempt_values(settlements[index], attempt)
-        for index in live
-        if (attempt := settlements[index].attempt) is not None
-    ]
-    if attempts:
-        database.execute(_sql["insert_attempts"], {"attempts": json_text(attempts)})
+    attempts = []
+    for index in live:
+        settled = settlements[index]
+        if settled.attempt is not None:
+            attempts.append(rows.attempt_values(settled, settled.attempt))
+        if settled.destination is not None:
+            made_out = {"id": settled.job_id, "destination": settled.destination, "lane": settled.lane}
+            database.execute(_sql["make_out"], made_out)
+    _insert_rows(database, "insert_attempts", attempts)
     return [index not in stale for index in range(len(values))]
+
+
+def _insert_rows(database: sqlite3.Connection, query: str, values: Sequence[tuple[Any, ...]]) -> None:
+    """Insert many rows a statement, not one: see the head of sqlite.sql."""
+    for start in range(0, len(values), _ROWS_A_STATEMENT):
+        chunk = values[start : start + _ROWS_A_STATEMENT]
+        row = f"({','.join('?' * len(chunk[0]))})"
+        flat = [value for each in chunk for value in each]
+        database.execute(f"{_sql[query]} {','.join([row] * len(chunk))}", flat)
 
 
 def _mark_claimed(database: sqlite3.Connection, seqs: Sequence[int], now: int, until: int) -> None:
@@ -547,16 +566,8 @@ class _Adding:
         for seq, submission in zip(event_seqs, self.fresh, strict=True):
             event_values.append(rows.event_values(seq, submission.event))
             job_values += [rows.job_values(next(numbers), seq, job, _cause(job)) for job in submission.jobs]
-        self._insert_rows("insert_events", event_values)
-        self._insert_rows("insert_jobs", job_values)
-
-    def _insert_rows(self, query: str, values: Sequence[tuple[Any, ...]]) -> None:
-        """Insert many rows a statement, not one: see the head of sqlite.sql."""
-        for start in range(0, len(values), _ROWS_A_STATEMENT):
-            chunk = values[start : start + _ROWS_A_STATEMENT]
-            row = f"({','.join('?' * len(chunk[0]))})"
-            flat = [value for each in chunk for value in each]
-            self.database.execute(f"{_sql[query]} {','.join([row] * len(chunk))}", flat)
+        _insert_rows(self.database, "insert_events", event_values)
+        _insert_rows(self.database, "insert_jobs", job_values)
 
 
 def _cause(job: Job) -> str | None:
@@ -582,11 +593,12 @@ class _Claiming(msgspec.Struct, kw_only=True):
     until: int
     taken: list[int] = msgspec.field(default_factory=list)
     size: int = 0
+    last: str | None = None
 
     def run(self, database: sqlite3.Connection) -> str:
         """Claim, and return the JSON text of the query `claimed`."""
         if self.only is not None:
-            self._take(database, [*self.only])
+            self._take(database, [lane for lane in dict.fromkeys(self.only) if lane not in self.exclude])
         else:
             rounds = self._once_round(database, self.scanned.get(self.priority, ""))
             cuts = (self._take(database, lanes) for lanes in rounds)
@@ -618,7 +630,7 @@ class _Claiming(msgspec.Struct, kw_only=True):
     def _take(self, database: sqlite3.Connection, lanes: Sequence[str]) -> str | None:
         """Take an equal part of each lane, then again of those that have more.
 
-        Returns the lane to go on after where room ran out.
+        Where room ran out, returns the lane to go on after: the last served, so that none is passed over.
         """
         left = self.per_lane
         while lanes and left:
@@ -627,7 +639,7 @@ class _Claiming(msgspec.Struct, kw_only=True):
             fitting = self._fitting(found)
             _mark_claimed(database, [seq for _, seq, _ in fitting], self.now, self.until)
             if len(fitting) < len(found):
-                return found[len(fitting)][0]
+                return self.last or found[0][0]
             counts = Counter(lane for lane, _, _ in found)
             lanes = [lane for lane, count in counts.items() if count == part]
             left -= part
@@ -649,9 +661,10 @@ class _Claiming(msgspec.Struct, kw_only=True):
 
     def _fitting(self, found: Sequence[tuple[str, int, int]]) -> Sequence[tuple[str, int, int]]:
         """As many of these as there is room for, now taken."""
-        for index, (_, seq, size) in enumerate(found):
+        for index, (lane, seq, size) in enumerate(found):
             if len(self.taken) >= self.limit or self.size >= WINDOW_BYTES:
                 return found[:index]
             self.taken.append(seq)
             self.size += size
+            self.last = lane
         return found

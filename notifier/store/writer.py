@@ -27,6 +27,14 @@ Apply = Callable[[sqlite3.Connection, Sequence[Any]], Applied]
 class Connection(aiosqlite.Connection):
     """aiosqlite's connection and thread, made to run a whole function as one call."""
 
+    async def connect(self) -> None:
+        """Connect. Where that fails, the thread has ended by the time the error is raised."""
+        try:
+            await self
+        except BaseException:
+            await asyncio.to_thread(self._thread.join)
+            raise
+
     async def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Call `work` with the raw connection on its thread."""
         result: _Result = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
@@ -60,10 +68,10 @@ class GroupWriter:
         return await future
 
     async def close(self) -> None:
-        """Commit what waits, then stop."""
+        """Commit what waits, then stop; a caller that is cancelled leaves that going on."""
         self._closing = True
         self._wake.set()
-        await self._task
+        await asyncio.shield(self._task)
 
     async def _work(self) -> None:
         while self._waiting or not self._closing:

@@ -115,20 +115,18 @@ SET status          = json_extract(wanted.value, '$[2]'),
     error_message   = json_extract(wanted.value, '$[6]'),
     cause           = json_extract(wanted.value, '$[7]'),
     attempts        = attempts + json_extract(wanted.value, '$[8]'),
-    destination     = coalesce(json_extract(wanted.value, '$[9]'), destination),
-    lane            = coalesce(json_extract(wanted.value, '$[10]'), lane),
     claimed_until   = NULL
 FROM json_each(:settlements) AS wanted
 WHERE job.id = json_extract(wanted.value, '$[0]')
 
+-- name: make_out
+-- Apart from `settle`, which runs for every job: naming the lane there would have its index looked after.
+UPDATE job SET destination = :destination, lane = :lane WHERE id = :id
+
 -- name: insert_attempts
 INSERT INTO attempt (
     job_id, claim, started_at, duration_us, outcome, status_code, error_code, error_message, response
-)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-       json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
-       json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]')
-FROM json_each(:attempts)
+) VALUES
 
 -- name: renew
 UPDATE job
@@ -217,18 +215,15 @@ SELECT json_object(
 
 -- name: failures
 SELECT json_array(
-    cause, job.channel, max(error_code), max(error_message), job.template, count(*),
-    min(job.updated_at), max(job.updated_at),
-    (
-        SELECT json_group_array(id) FROM (
-            SELECT sample.id FROM job AS sample
-            WHERE sample.status = 'FAILED' AND sample.cause = job.cause
-            ORDER BY sample.seq DESC LIMIT 5
-        )
-    )
+    cause, channel, max(error_code), max(error_message), template, count(*),
+    min(updated_at), max(updated_at), json_group_array(id) FILTER (WHERE nth <= 5)
 )
-FROM job JOIN event ON event.seq = job.event_seq
-WHERE job.status = 'FAILED' {conditions}
+FROM (
+    SELECT job.id, cause, job.channel, error_code, error_message, job.template, job.updated_at,
+           row_number() OVER (PARTITION BY cause ORDER BY job.seq DESC) AS nth
+    FROM job JOIN event ON event.seq = job.event_seq
+    WHERE job.status = 'FAILED' {conditions}
+)
 GROUP BY cause
 ORDER BY count(*) DESC, cause
 
@@ -243,7 +238,7 @@ UPDATE job
 SET status = 'CANCELLED', next_attempt_at = NULL, claim = claim + 1, updated_at = :now
 WHERE id = :id
 
--- name: status
+-- name: state_of_job
 SELECT json_array(seq, status) FROM job WHERE id = :id
 
 -- name: add_replay
