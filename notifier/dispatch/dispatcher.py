@@ -5,6 +5,7 @@ known to have more in the store are `behind`, and are caught up as they get room
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 
@@ -19,6 +20,9 @@ from notifier.store.base import WINDOW_BYTES, Store
 BATCH = 500
 """Jobs that one claim takes at most."""
 
+_ENOUGH = {Priority.HIGH: 16, Priority.NORMAL: 8, Priority.LOW: 8}
+"""The part of the window (1/16, 1/8) whose being free makes it worth to look through the store. What normal
+jobs leave to high ones is always enough for those."""
 _LANES_AT_ONCE = 256
 _MAX_BEHIND = 10_000
 _SWEEP_PAUSE = 0.02
@@ -49,8 +53,8 @@ class Dispatcher:
         self._claim_timeout = claim_timeout
         self._metrics = metrics
         self._handed: list[Claim] = []
-        self._behind: tuple[set[str], ...] = tuple(set() for _ in Priority)
-        self._sweeping = True
+        self._behind: tuple[dict[str, None], ...] = tuple({} for _ in Priority)
+        self._unswept = set(Priority)
         self._due_at: float | None = None
         self._wake = asyncio.Event()
         self._stopping = False
@@ -80,7 +84,7 @@ class Dispatcher:
 
     def sweep(self) -> None:
         """Look through the whole store soon: something became due that can't be told lane by lane."""
-        self._sweeping = True
+        self._unswept.update(Priority)
         self._wake.set()
 
     def stop(self) -> None:
@@ -101,7 +105,7 @@ class Dispatcher:
                 self.failing = True
                 self._metrics.errors.labels("dispatcher").inc()
                 _log.exception("the dispatcher failed to claim; it goes on", retry_in=_RETRY_AFTER)
-                self._sweeping = True
+                self.sweep()
                 await asyncio.sleep(_RETRY_AFTER)
 
     async def _round(self) -> bool:
@@ -109,7 +113,7 @@ class Dispatcher:
         if self._handed:
             await self._take_over()
             return True
-        if self._sweeping and self._has_room():
+        if any(map(self._can_sweep, Priority)):
             await self._sweep()
             return True
         return await self._catch_up()
@@ -119,7 +123,8 @@ class Dispatcher:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
-            self._sweeping = True
+            self._due_at = None
+            self.sweep()
         finally:
             self._wake.clear()
 
@@ -129,29 +134,33 @@ class Dispatcher:
         return min(_SAFETY_NET, max(_SWEEP_PAUSE, self._due_at - self._clock()))
 
     def _room_freed(self) -> None:
-        if self._sweeping or any(self._behind):
+        if self._unswept or any(self._behind):
             self._wake.set()
 
     # Taking over ---------------------------------------------------------------------------------
 
     def _can_take_over(self, job: Job) -> bool:
-        if self._sweeping or self._stopping or job.lane in self._behind[job.priority]:
+        if job.priority in self._unswept or self._stopping or job.lane in self._behind[job.priority]:
             return False
-        return len(self._handed) < min(BATCH, self._queue.share(job.lane, job.priority))
+        return len(self._handed) < self._queue.share(job.lane, job.priority)
 
     def _fall_behind(self, priority: int, lane: str) -> None:
-        self._behind[priority].add(lane)
+        self._behind[priority].setdefault(lane)
         if len(self._behind[priority]) > _MAX_BEHIND:
             self._behind[priority].clear()
-            self._sweeping = True
+            self._unswept.add(Priority(priority))
 
     async def _take_over(self) -> None:
         """Claim what was handed over; what meanwhile was claimed or cancelled otherwise is dropped."""
-        handed, self._handed = self._handed, []
+        handed = self._handed[:BATCH]
         now = self._clock()
-        fences = await self._store.claim_these(
-            [claim.job.id for claim in handed], now=now, until=now + self._claim_timeout
-        )
+        try:
+            fences = await self._store.claim_these(
+                [claim.job.id for claim in handed], now=now, until=now + self._claim_timeout
+            )
+        finally:
+            # Not before: until it is in the window, what was handed over takes up room all the same.
+            del self._handed[: len(handed)]
         for claim in handed:
             if (fence := fences.get(claim.job.id)) is not None:
                 job = msgspec.structs.replace(
@@ -161,26 +170,34 @@ class Dispatcher:
 
     # Claiming ------------------------------------------------------------------------------------
 
-    def _has_room(self) -> bool:
+    def _has_room(self, priority: Priority) -> bool:
         """Whether enough is free to be worth a claim."""
-        return self._queue.room(Priority.HIGH) * 8 >= self._queue.capacity
+        return self._queue.room(priority) * _ENOUGH[priority] >= self._queue.capacity
+
+    def _can_sweep(self, priority: Priority) -> bool:
+        return priority in self._unswept and self._has_room(priority)
 
     async def _sweep(self) -> None:
         """Claim due jobs of all lanes; then ask when the next become due."""
-        self._sweeping, self._due_at = False, None
-        for priority in Priority:
-            crowded = self._queue.crowded(priority)
-            limit = min(BATCH, self._queue.room(priority))
-            if limit == 0:
-                self._sweeping = True
-                continue
-            per_lane = max(1, limit // 2)
-            claims = await self._claim(priority, limit, per_lane, exclude=crowded)
-            for lane in (*crowded, *_lanes_with(claims, at_least=per_lane)):
-                self._fall_behind(priority, lane)
-            self._sweeping |= _cut_short(claims, limit)
-        if (due := await self._store.next_due(self._clock())) is not None:
+        begun = self._clock()
+        self._due_at = None
+        for priority in filter(self._can_sweep, Priority):
+            await self._sweep_one(priority)
+        # Since the beginning: what became due meanwhile may have come too late for its claim.
+        if (due := await self._store.next_due(begun)) is not None:
             self.due(due)
+
+    async def _sweep_one(self, priority: Priority) -> None:
+        self._unswept.discard(priority)
+        crowded = self._queue.crowded(priority)
+        limit = min(BATCH, self._queue.room(priority))
+        per_lane = max(1, limit // 2)
+        claims = await self._claim(priority, limit, per_lane, exclude=crowded)
+        full = (lane for lane, count in _by_lane(claims).items() if count >= per_lane)
+        for lane in (*crowded, *full):
+            self._fall_behind(priority, lane)
+        if _cut_short(claims, limit):
+            self._unswept.add(priority)
 
     async def _catch_up(self) -> bool:
         """Claim for lanes that are behind and have room again, the highest priority first."""
@@ -189,17 +206,21 @@ class Dispatcher:
             ready = (lane for lane in behind if not self._queue.is_crowded(lane, priority))
             lanes = [*islice(ready, _LANES_AT_ONCE)]
             limit = min(BATCH, self._queue.room(priority))
-            if lanes and limit and (priority is Priority.HIGH or self._has_room()):
+            if lanes and limit and (priority is Priority.HIGH or self._has_room(priority)):
                 await self._catch_up_lanes(priority, lanes, limit)
                 return True
         return False
 
     async def _catch_up_lanes(self, priority: int, lanes: Sequence[str], limit: int) -> None:
+        """Claim for some lanes that are behind; those served, and still behind, are last in turn then."""
+        behind = self._behind[priority]
         per_lane = max(1, min(self._queue.share(lane, priority) for lane in lanes))
         claims = await self._claim(priority, limit, per_lane, only=lanes)
-        if _cut_short(claims, limit):
-            return
-        self._behind[priority].difference_update(set(lanes) - _lanes_with(claims, at_least=per_lane))
+        served, cut_short = _by_lane(claims), _cut_short(claims, limit)
+        for lane in served if cut_short else lanes:
+            behind.pop(lane, None)
+            if cut_short or served[lane] >= per_lane:
+                self._fall_behind(priority, lane)
 
     async def _claim(
         self,
@@ -225,12 +246,9 @@ class Dispatcher:
         return claims
 
 
-def _lanes_with(claims: Sequence[Claim], *, at_least: int) -> set[str]:
-    """The lanes that gave as much as was asked of each, and so may have more."""
-    counts: dict[str, int] = {}
-    for claim in claims:
-        counts[claim.job.lane] = counts.get(claim.job.lane, 0) + 1
-    return {lane for lane, count in counts.items() if count >= at_least}
+def _by_lane(claims: Sequence[Claim]) -> Counter[str]:
+    """How many each lane gave."""
+    return Counter(claim.job.lane for claim in claims)
 
 
 def _cut_short(claims: Sequence[Claim], limit: int) -> bool:

@@ -1,0 +1,482 @@
+"""The way of due jobs from a real store to the window: from memory where that is safe, else by claiming."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from support.builders import NOW, event_record, job, settlement, submission
+from support.clock import Clock
+from support.watched_store import WatchedStore
+
+from notifier.dispatch import dispatcher as module
+from notifier.dispatch.dispatcher import Dispatcher
+from notifier.dispatch.queue import FairQueue
+from notifier.metrics import Metrics
+from notifier.model import Claim, Job, JobState, Priority
+from notifier.store.base import Submission
+
+HIGH, NORMAL, LOW = Priority
+pytestmark = pytest.mark.timeout(30)
+
+
+class Dispatch:
+    """A dispatcher between a real store and a real queue; the test plays app and workers."""
+
+    def __init__(self, folder: Path, *, capacity: int = 256, workers: int = 16) -> None:
+        self.clock = Clock()
+        self.store = WatchedStore(folder / "notifier.db")
+        self.queue = FairQueue(capacity=capacity, workers=workers)
+        self.metrics = Metrics()
+        self.dispatcher = Dispatcher(
+            self.store, self.queue, clock=self.clock, claim_timeout=60, metrics=self.metrics
+        )
+        self.most_held = 0
+        self._put, self.queue.put = self.queue.put, self._watch  # type: ignore[method-assign]  # to see how full it gets
+        self._running: asyncio.Task[None] | None = None
+
+    def _watch(self, claim: Claim) -> None:
+        self._put(claim)
+        self.most_held = max(self.most_held, len(self.queue.claims))
+
+    async def begin(self) -> None:
+        """Set it going, and wait until it has looked through the store once."""
+        seen = self.store.calls["next_due"]
+        self._running = asyncio.create_task(self.dispatcher.run())
+        await self.store.called("next_due", seen + 1)
+        await self.at_rest()
+
+    async def at_rest(self) -> None:
+        """Wait until it does nothing: no call to the store comes while others make their way through it."""
+        before = None
+        while before != self.store.calls:
+            before = self.store.calls.copy()
+            for _ in range(5):
+                await self.store.ping()
+
+    async def end(self) -> None:
+        """Stop it."""
+        self.dispatcher.stop()
+        if self._running is not None:
+            await self._running
+
+    async def post(self, *submissions: Submission) -> None:
+        """Store, and offer what was stored, as ingest does."""
+        for added in await self.store.add(submissions):
+            self.dispatcher.offer(added.event, added.jobs)
+
+    async def next(self) -> Claim:
+        """Take what comes next, as a worker does."""
+        claim = await self.queue.get()
+        assert claim is not None
+        return claim
+
+    async def work(self, jobs: int) -> list[Claim]:
+        """Take and finish so many jobs, one after the other."""
+        taken = []
+        for _ in range(jobs):
+            taken.append(await self.next())
+            self.queue.done(taken[-1])
+        return taken
+
+    def hold(self, jobs: int, priority: Priority = HIGH) -> list[Claim]:
+        """Fill the window with jobs that are in flight for good, each of a lane of its own."""
+        event = event_record()
+        claims = [
+            Claim(job(event, lane=f"held-{number}", priority=priority, claim=1), event)
+            for number in range(jobs)
+        ]
+        for each in claims:
+            self.queue.put(each)
+        return claims
+
+
+@pytest.fixture
+async def dispatch(tmp_path: Path) -> AsyncIterator[Dispatch]:
+    """One that is not yet going, on an empty store."""
+    made = Dispatch(tmp_path)
+    await made.store.open(NOW)
+    yield made
+    await made.end()
+    await made.store.close()
+
+
+def ids(claims: list[Claim]) -> list[str]:
+    """The ids of their jobs."""
+    return [claim.job.id for claim in claims]
+
+
+def one(**changes: Any) -> tuple[Submission, Job]:
+    """A submission of one job, and that job."""
+    made = submission(**changes)
+    return made, made.jobs[0]
+
+
+# From memory ---------------------------------------------------------------------------------------
+
+
+async def test_a_new_job_goes_from_memory_to_the_worker(dispatch: Dispatch) -> None:
+    """It is claimed by name and nothing is read back; the claim is as the store has it."""
+    await dispatch.begin()
+    before = dispatch.store.calls.copy()
+    posted, job_ = one()
+    await dispatch.post(posted)
+    claim = await dispatch.next()
+    stored = await dispatch.store.job(job_.id)
+    assert claim.event is posted.event
+    assert claim.job == stored
+    assert stored.status is JobState.PROCESSING
+    await dispatch.store.called("claim_these")
+    assert dispatch.store.calls - before == {"claim_these": 1}
+
+
+async def test_what_queued_up_during_one_claim_is_claimed_in_one_more(dispatch: Dispatch) -> None:
+    """A hundred events that came in together cost two transactions, not a hundred."""
+    await dispatch.begin()
+    for _ in range(100):
+        await dispatch.post(one(lane="a")[0])
+    await dispatch.work(100)
+    assert dispatch.store.calls["claim_these"] <= 100
+    await dispatch.post(*(one(lane="b")[0] for _ in range(50)))
+    before = dispatch.store.calls["claim_these"]
+    await dispatch.work(50)
+    assert dispatch.store.calls["claim_these"] - before <= 2
+
+
+async def test_a_job_cancelled_before_its_turn_is_not_delivered(dispatch: Dispatch) -> None:
+    """What is no longer PENDING when it is to be claimed is dropped."""
+    await dispatch.begin()
+    (gone, gone_job), (stays, stays_job) = one(), one()
+    added = await dispatch.store.add([gone, stays])
+    await dispatch.store.cancel(gone_job.id, NOW)
+    for each in added:
+        dispatch.dispatcher.offer(each.event, each.jobs)
+    assert (await dispatch.next()).job.id == stays_job.id
+    assert len(dispatch.queue.claims) == 1
+
+
+async def test_jobs_that_were_born_failed_are_left_alone(dispatch: Dispatch) -> None:
+    """There is nothing to deliver."""
+    await dispatch.begin()
+    dispatch.dispatcher.offer(
+        event_record(), [msgspec.structs.replace(job(), status=JobState.FAILED, next_attempt_at=None)]
+    )
+    await dispatch.at_rest()
+    assert dispatch.store.calls["claim_these"] == 0
+
+
+async def test_what_was_there_before_the_start_is_found(dispatch: Dispatch) -> None:
+    """Of every priority, the highest first."""
+    await dispatch.store.keep(*(one(priority=priority, lane="a")[0] for priority in (LOW, NORMAL, HIGH)))
+    await dispatch.begin()
+    assert [claim.job.priority for claim in await dispatch.work(3)] == [HIGH, NORMAL, LOW]
+
+
+# The window is full --------------------------------------------------------------------------------
+
+
+async def test_a_lane_that_outgrows_the_window_is_caught_up(dispatch: Dispatch) -> None:
+    """What found no room stays in the store and comes as room is freed: all of it, each job once."""
+    await dispatch.begin()
+    posted = [one() for _ in range(1000)]
+    for start in range(0, 1000, 100):
+        await dispatch.post(*(each for each, _ in posted[start : start + 100]))
+    taken = ids(await dispatch.work(1000))
+    assert sorted(taken) == sorted(job_.id for _, job_ in posted)
+    assert dispatch.most_held <= dispatch.queue.capacity
+
+
+async def test_a_lane_that_is_caught_up_is_served_from_memory_again(dispatch: Dispatch) -> None:
+    """Falling behind is not for good."""
+    await dispatch.begin()
+    await dispatch.post(*(one()[0] for _ in range(400)))
+    await dispatch.work(400)
+    await dispatch.at_rest()
+    before = dispatch.store.calls.copy()
+    await dispatch.post(one()[0])
+    await dispatch.work(1)
+    await dispatch.at_rest()
+    assert dispatch.store.calls - before == {"claim_these": 1}
+
+
+async def test_the_window_never_exceeds_its_capacity(dispatch: Dispatch) -> None:
+    """With 20,000 jobs waiting, in lanes and priorities of every size, and all of them are delivered."""
+    lanes = [*["big"] * 10, *["middle"] * 4, *(f"small-{number}" for number in range(6))]
+    for batch in range(20):
+        posted = [
+            submission(50, lane=lane, priority=Priority(number % 3), of=event_record())
+            for number, lane in enumerate(lanes)
+        ]
+        await dispatch.store.add(posted)
+        if batch == 0:
+            await dispatch.begin()
+    dispatch.dispatcher.sweep()
+    taken = ids(await dispatch.work(20_000))
+    assert len(set(taken)) == 20_000
+    assert dispatch.most_held <= dispatch.queue.capacity
+
+
+async def test_jobs_handed_over_during_a_claim_fit_with_those_in_it(dispatch: Dispatch) -> None:
+    """What is on its way into the window counts as if it were there."""
+    await dispatch.begin()
+    dispatch.hold(dispatch.queue.capacity - 3)
+    more = [one(lane=f"new-{number}", priority=HIGH)[0] for number in range(8)]
+
+    async def offer_more() -> None:
+        dispatch.store.before.pop("claim_these")
+        await dispatch.post(*more[4:])
+
+    dispatch.store.before["claim_these"] = offer_more
+    await dispatch.post(*more[:4])
+    await dispatch.at_rest()
+    assert dispatch.most_held <= dispatch.queue.capacity
+
+
+@pytest.mark.parametrize("held", [200, 210, 216, 220])
+async def test_it_rests_while_a_priority_has_no_room(dispatch: Dispatch, held: int) -> None:
+    """A window nearly full of jobs that take their time is looked at again when one leaves, not before."""
+    await dispatch.store.keep(one(priority=LOW, lane="low")[0])
+    dispatch.hold(held)
+    await asyncio.wait_for(dispatch.begin(), 5)
+    before = dispatch.store.calls.copy()
+    for _ in range(50):
+        await dispatch.store.ping()
+    assert dispatch.store.calls == before
+
+
+async def test_low_comes_when_there_is_room_for_it(dispatch: Dispatch) -> None:
+    """A low job that found the window full is delivered once others have left."""
+    dispatch.hold(210)
+    _, job_ = posted = one(priority=LOW, lane="low")
+    await dispatch.store.keep(posted[0])
+    await dispatch.begin()
+    assert job_.id in ids(await dispatch.work(211))
+
+
+async def test_a_due_high_job_is_claimed_though_the_window_is_full_of_normal(dispatch: Dispatch) -> None:
+    """The part that normal leaves to high is enough to look for high jobs in the store."""
+    number = 0
+    while dispatch.queue.room(NORMAL):
+        dispatch.queue.put(Claim(job(lane=f"lane-{number}", claim=1), event_record()))
+        number += 1
+    _, job_ = posted = one(priority=HIGH, lane="high")
+    await dispatch.store.keep(posted[0])
+    await dispatch.begin()
+    assert (await dispatch.next()).job.id == job_.id
+
+
+# One lane's trouble is its own ---------------------------------------------------------------------
+
+
+async def test_a_dead_lanes_backlog_keeps_no_other_lane_waiting(dispatch: Dispatch) -> None:
+    """Thousands of due jobs of a lane that hangs: a new job of any other is handed out next, each time."""
+    await dispatch.store.keep(*(submission(100, lane="dead") for _ in range(50)))
+    await dispatch.begin()
+    for _ in range(8):
+        assert (await dispatch.next()).job.lane == "dead"
+    for number in range(30):
+        posted, job_ = one(lane=f"alive-{number % 3}")
+        await dispatch.post(posted)
+        claim = await dispatch.next()
+        assert claim.job.id == job_.id
+        dispatch.queue.done(claim)
+    assert dispatch.most_held <= dispatch.queue.capacity // 2 + 1
+
+
+async def test_a_dead_lanes_backlog_is_not_claimed_again_and_again(dispatch: Dispatch) -> None:
+    """While its part of the window is full, its lane costs the store nothing."""
+    await dispatch.store.keep(*(submission(100, lane="dead") for _ in range(10)))
+    await dispatch.begin()
+    for _ in range(8):
+        await dispatch.next()
+    before = dispatch.store.calls.copy()
+    for _ in range(10):
+        await dispatch.post(one(lane="alive")[0])
+        await dispatch.work(1)
+    await dispatch.at_rest()
+    assert dispatch.store.calls - before == {"claim_these": 10}
+
+
+async def test_many_lanes_that_are_behind_take_turns(dispatch: Dispatch) -> None:
+    """With more lanes than one claim can serve, each backlogged beyond it, none waits for others to end."""
+    await dispatch.begin()
+    held = dispatch.hold(dispatch.queue.capacity)
+    names = [f"lane-{number}" for number in range(300)]
+    for _ in range(4):
+        await dispatch.post(*(one(lane=name)[0] for name in names))
+    for _ in held:
+        dispatch.queue.done(await dispatch.next())
+    rounds = Counter(claim.job.lane for claim in await dispatch.work(700))
+    assert set(rounds) == set(names)
+
+
+async def test_lanes_known_to_be_behind_are_bounded(
+    dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past a number of lanes the whole store is looked through instead; nothing is lost by it."""
+    monkeypatch.setattr(module, "_MAX_BEHIND", 20)
+    await dispatch.begin()
+    held = dispatch.hold(dispatch.queue.capacity)
+    posted = [one(lane=f"lane-{number}") for number in range(50)]
+    await dispatch.post(*(each for each, _ in posted))
+    assert all(len(behind) <= 20 for behind in dispatch.dispatcher._behind)
+    taken = ids(await dispatch.work(len(held) + 50))
+    assert {job_.id for _, job_ in posted} <= set(taken)
+
+
+async def test_a_paused_lanes_new_jobs_come_when_it_resumes(dispatch: Dispatch) -> None:
+    """They stay in the store meanwhile."""
+    await dispatch.begin()
+    dispatch.queue.pause("a", seconds=3600, until=NOW + 3600, reason="the relay is down")
+    posted = [one(lane="a") for _ in range(3)]
+    await dispatch.post(*(each for each, _ in posted))
+    await dispatch.at_rest()
+    assert not dispatch.queue.claims
+    lane = dispatch.queue.lane("a")
+    assert lane is not None
+    dispatch.queue._resume(lane)
+    assert ids(await dispatch.work(3)) == [job_.id for _, job_ in posted]
+
+
+# When it is time -----------------------------------------------------------------------------------
+
+
+async def test_a_scheduled_job_comes_when_it_is_due_and_not_before(dispatch: Dispatch) -> None:
+    """Whether it was stored before the start or after, and by the injected clock alone."""
+    old, new = one(next_attempt_at=NOW + 3600), one(next_attempt_at=NOW + 7200)
+    await dispatch.store.keep(old[0])
+    await dispatch.begin()
+    await dispatch.post(new[0])
+    dispatch.clock.advance(3599.9)
+    dispatch.dispatcher.sweep()
+    await dispatch.at_rest()
+    assert not dispatch.queue.claims
+    dispatch.clock.advance(0.1)
+    await dispatch.post(one(next_attempt_at=NOW + 9999)[0])
+    assert ids(await dispatch.work(1)) == [old[1].id]
+    dispatch.clock.advance(3600)
+    await dispatch.post(one(next_attempt_at=NOW + 9999)[0])
+    assert ids(await dispatch.work(1)) == [new[1].id]
+
+
+async def test_it_wakes_by_itself_when_a_job_becomes_due(tmp_path: Path) -> None:
+    """Nobody has to tell it that time has passed."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    dispatch = Dispatch(tmp_path)
+    dispatch.dispatcher._clock = lambda: NOW + loop.time() - begun
+    await dispatch.store.open(NOW)
+    await dispatch.store.keep(one(next_attempt_at=NOW + 0.1)[0])
+    await dispatch.begin()
+    assert not dispatch.queue.claims
+    await dispatch.work(1)
+    assert loop.time() - begun >= 0.1
+    await dispatch.end()
+    await dispatch.store.close()
+
+
+async def test_a_retried_job_comes_when_its_delay_is_over(dispatch: Dispatch) -> None:
+    """What a worker settled to a later time is claimed anew then, under a new fence."""
+    await dispatch.begin()
+    await dispatch.post(one()[0])
+    claim = await dispatch.next()
+    await dispatch.store.settle(settlement(claim, JobState.PENDING, next_attempt_at=NOW + 5))
+    dispatch.queue.done(claim)
+    dispatch.dispatcher.due(NOW + 5)
+    await dispatch.at_rest()
+    assert not dispatch.queue.claims
+    dispatch.clock.advance(5)
+    dispatch.dispatcher.due(NOW)
+    again = await dispatch.next()
+    assert again.job.id == claim.job.id
+    assert (again.job.claim, again.job.attempts) == (2, 1)
+
+
+async def test_a_job_that_becomes_due_during_a_sweep_is_not_overlooked(dispatch: Dispatch) -> None:
+    """Due after the claim looked and before the next due time was asked for, it comes all the same."""
+
+    async def time_passes() -> None:
+        dispatch.store.after.pop("claim", None)
+        dispatch.clock.advance(10)
+
+    await dispatch.store.keep(one(priority=HIGH, next_attempt_at=NOW + 5)[0])
+    dispatch.store.after["claim"] = time_passes
+    await dispatch.begin()
+    async with asyncio.timeout(5):
+        await dispatch.work(1)
+
+
+# When the store fails ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a failed dispatcher try again without the wait."""
+    monkeypatch.setattr(module, "_RETRY_AFTER", 0.0)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("call", ["claim", "next_due"])
+async def test_a_claim_that_fails_is_survived(dispatch: Dispatch, call: str) -> None:
+    """It is counted, and tried again until the store is back."""
+    dispatch.store.failing[call] = 3
+    _, job_ = posted = one()
+    await dispatch.store.keep(posted[0])
+    await dispatch.begin()
+    assert ids(await dispatch.work(1)) == [job_.id]
+    assert dispatch.metrics.registry.get_sample_value("notifier_errors_total", {"part": "dispatcher"}) == 3
+
+
+@pytest.mark.usefixtures("soon")
+async def test_jobs_whose_handing_over_failed_are_found_in_the_store(dispatch: Dispatch) -> None:
+    """They were accepted; that they were in memory once is no reason to forget them."""
+    await dispatch.begin()
+    dispatch.store.failing["claim_these"] = 1
+    posted = [one() for _ in range(5)]
+    await dispatch.post(*(each for each, _ in posted))
+    assert sorted(ids(await dispatch.work(5))) == sorted(job_.id for _, job_ in posted)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_it_says_that_it_fails_while_it_does(dispatch: Dispatch) -> None:
+    """From the round that failed to the end of the first that didn't."""
+    seen: list[bool] = []
+
+    async def look() -> None:
+        seen.append(dispatch.dispatcher.failing)
+
+    dispatch.store.before["next_due"] = look
+    dispatch.store.failing["claim"] = 2
+    await dispatch.begin()
+    assert seen == [True]
+    assert not dispatch.dispatcher.failing
+
+
+# The end -------------------------------------------------------------------------------------------
+
+
+async def test_once_stopped_it_claims_nothing_more(dispatch: Dispatch) -> None:
+    """What is offered after stays PENDING in the store."""
+    await dispatch.begin()
+    await dispatch.end()
+    before = dispatch.store.calls.copy()
+    _, job_ = posted = one()
+    await dispatch.post(posted[0])
+    assert dispatch.store.calls == before
+    assert (await dispatch.store.job(job_.id)).status is JobState.PENDING
+    assert not dispatch.queue.claims
+
+
+async def test_a_stop_during_a_claim_loses_nothing(dispatch: Dispatch) -> None:
+    """The round that it is in ends first: what the store gave out is in the window, to be released."""
+    await dispatch.store.keep(one()[0])
+
+    async def stop() -> None:
+        dispatch.dispatcher.stop()
+
+    dispatch.store.before["claim"] = stop
+    await dispatch.dispatcher.run()
+    assert len(dispatch.queue.close()) == 1
