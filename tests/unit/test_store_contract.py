@@ -536,6 +536,18 @@ async def test_a_destination_made_out_late_is_kept(store: Store) -> None:
     assert (kept.destination, kept.lane) == ("https://found.example", "webhook:found.example:443")
 
 
+async def test_a_job_born_failed_can_be_delivered_at_its_first_try(store: Store) -> None:
+    """Requeued, it gets its destination and its success in one settle."""
+    event = event_record()
+    (added,) = await store.add([Submission(event, (failed_job(event),))])
+    await store.requeue(added.jobs[0].id, NOW)
+    (claim,) = await take(store)
+    found: dict[str, Any] = {"destination": "https://found.example", "lane": "webhook:found.example:443"}
+    assert await store.settle(settlement(claim, COMPLETED, **found))
+    kept = await store.job(claim.job.id)
+    assert (kept.status, kept.destination, kept.lane) == (COMPLETED, *found.values())
+
+
 async def test_a_settle_under_another_fence_is_refused(store: Store) -> None:
     """Neither an older number nor a newer one than there is; nothing is written."""
     claim = await take_one(store)

@@ -388,7 +388,8 @@ class StoreMachine(RuleBasedStateMachine):
     def _outcome(self, claim: Claim, state: JobState | None, *, spent: bool, delay: int) -> Settlement:
         if state is None:
             return release(claim, now=self.now, next_attempt_at=self.now + delay)
-        changes: dict[str, Any] = {"now": self.now, "spent": spent, "destination": "https://found.example"}
+        changes: dict[str, Any] = {"now": self.now, "spent": spent}
+        changes |= {"destination": "https://found.example", "lane": claim.job.lane}
         if state is PENDING:
             changes["next_attempt_at"] = self.now + delay
         return settlement(claim, state, **changes)
@@ -525,4 +526,5 @@ StoreMachine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestStore = StoreMachine.TestCase
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)
+"""A failure is made small before it is shown: Hypothesis gives that five minutes."""
