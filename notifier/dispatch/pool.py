@@ -6,7 +6,7 @@ worker goes on.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -73,14 +73,14 @@ class WorkerPool:
 
         What is given back is PENDING and due at once, and has spent no attempt.
         """
-        for claim in self._queue.close():
-            await self._release(claim)
+        await self._release_all(self._queue.close())
         if self._workers:
             _, late = await asyncio.wait(self._workers, timeout=seconds)
             for worker in late:
                 worker.cancel()
             await asyncio.gather(*self._workers, return_exceptions=True)
             self._workers.clear()
+            await self._release_all(self._queue.close())
 
     # One worker ----------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class WorkerPool:
 
     async def _handle(self, claim: Claim) -> None:
         try:
-            await self._settle(await self._attempt(claim))
+            await self._attempt(claim)
         except asyncio.CancelledError:
             await self._release(claim)
             raise
@@ -101,20 +101,30 @@ class WorkerPool:
             self._metrics.errors.labels("worker").inc()
             _log.exception("a worker failed; its job is tried again when its claim ends", job=claim.job.id)
 
-    async def _attempt(self, claim: Claim) -> Settlement:
-        """Try one job once."""
+    async def _attempt(self, claim: Claim) -> None:
+        """Try one job once, and write down what came of it."""
         started, clock = self._clock(), time.perf_counter()
-        job, receipt, error = claim.job, None, None
+        job, answer = await self._answer(claim)
+        duration = time.perf_counter() - clock
+        try:
+            await self._settle(self._settlement(claim, job, answer, started, duration))
+        except Exception as error:
+            # A channel may answer what can't be written, such as a status code that is no number.
+            failure = _failure(error, claim.job)
+            await self._settle(self._settlement(claim, claim.job, failure, started, duration))
+
+    async def _answer(self, claim: Claim) -> tuple[Job, Receipt | DeliveryError]:
+        """Deliver. Whatever is raised on the way is the job's failure, save that we are being stopped."""
+        job = claim.job
         try:
             job = self._made_out(claim)
-            receipt = await self._deliver(job, claim)
-        except DeliveryError as raised:
-            error = raised
-        duration = time.perf_counter() - clock
-        decision = self._decide(job, error)
-        self._metrics.attempted(job.channel, decision.outcome, duration)
-        attempt = _attempt(decision, receipt or error, started, duration)
-        return _settlement(claim.job, job, decision, attempt, self._clock())
+            return job, await self._deliver(job, claim)
+        except DeliveryError as error:
+            return job, error
+        except BaseException as error:
+            if _is_a_stop(error):
+                raise
+            return job, _failure(error, job)
 
     def _made_out(self, claim: Claim) -> Job:
         """The job, its destination made out anew where that failed when it was born."""
@@ -134,7 +144,7 @@ class WorkerPool:
             content=self._render(job, claim, channel),
             settings=self._config.channels.others.get(job.channel, {}),
         )
-        return await _guarded(channel, message)
+        return await _timed(channel, message)
 
     def _render(self, job: Job, claim: Claim, channel: Channel) -> Content:
         if job.template is None:
@@ -145,6 +155,27 @@ class WorkerPool:
         )
 
     # What became of it ---------------------------------------------------------------------------
+
+    def _settlement(
+        self, claim: Claim, job: Job, answer: Receipt | DeliveryError, started: float, duration: float
+    ) -> Settlement:
+        """What to write down. A destination is written with it when it was made out only now."""
+        decision = self._decide(job, answer if isinstance(answer, DeliveryError) else None)
+        self._metrics.attempted(job.channel, decision.outcome, duration)
+        made_out = claim.job.destination is None
+        return Settlement(
+            job_id=job.id,
+            claim=claim.job.claim,
+            status=decision.status,
+            now=self._clock(),
+            next_attempt_at=decision.next_attempt_at,
+            error=decision.error,
+            cause=decision.cause,
+            spent=decision.spent,
+            attempt=_attempt(decision, answer, started, duration),
+            destination=job.destination if made_out else None,
+            lane=job.lane if made_out else None,
+        )
 
     def _decide(self, job: Job, error: DeliveryError | None) -> Decision:
         now = self._clock()
@@ -188,61 +219,59 @@ class WorkerPool:
         """Give a job back without spending an attempt."""
         now = self._clock()
         job = claim.job
-        await self._store.settle(
-            Settlement(
-                job_id=job.id,
-                claim=job.claim,
-                status=JobState.PENDING,
-                now=now,
-                next_attempt_at=now,
-                error=job.error,
-            )
+        release = Settlement(
+            job_id=job.id,
+            claim=job.claim,
+            status=JobState.PENDING,
+            now=now,
+            next_attempt_at=now,
+            error=job.error,
         )
+        try:
+            await self._store.settle(release)
+        except StoreError:
+            _log.exception("a job could not be given back; it is when its claim ends", job=job.id)
+
+    async def _release_all(self, claims: Sequence[Claim]) -> None:
+        """Give jobs back, all at once: together they cost the store one transaction."""
+        await asyncio.gather(*map(self._release, claims))
 
 
-async def _guarded(channel: Channel, message: Message) -> Receipt:
-    """Deliver; whatever the channel raises becomes a DeliveryError, save that we are being stopped."""
+async def _timed(channel: Channel, message: Message) -> Receipt:
+    """Deliver, within the channel's time. One that returns no receipt is taken at its word."""
+    limit = asyncio.timeout(channel.timeout)
     try:
-        async with asyncio.timeout(channel.timeout):
-            return await channel.deliver(message)
-    except DeliveryError:
-        raise
+        async with limit:
+            receipt = await channel.deliver(message)
     except TimeoutError as error:
-        raise Transient(f"no end within {channel.timeout:g} s", code="timeout") from error
-    except BaseException as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        if not limit.expired():
             raise
-        _log.exception("a channel raised", channel=message.job.channel, job=message.job.id)
-        raise Transient(f"{type(error).__name__}: {error}", code=type(error).__name__) from error
+        raise Transient(f"no end within {channel.timeout:g} s", code="timeout") from error
+    return receipt if isinstance(receipt, Receipt) else Receipt()
 
 
-def _attempt(
-    decision: Decision, answer: Receipt | DeliveryError | None, started: float, duration: float
-) -> Attempt:
-    response = answer.response if answer else None
+def _is_a_stop(error: BaseException) -> bool:
+    """Whether it is the worker that is to end, and no channel that failed."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, GeneratorExit)
+
+
+def _failure(error: BaseException, job: Job) -> Transient:
+    """What an exception means that says nothing of its meaning: its type is the cause."""
+    _log.error("an attempt raised", channel=job.channel, job=job.id, exc_info=error)
+    name = type(error).__name__
+    return Transient(f"{name}: {error}", code=name)
+
+
+def _attempt(decision: Decision, answer: Receipt | DeliveryError, started: float, duration: float) -> Attempt:
+    response = answer.response
     return Attempt(
         started_at=started,
         duration_ms=duration * 1000,
         outcome=decision.outcome,
-        status_code=answer.status_code if answer else None,
+        status_code=answer.status_code,
         error=decision.error,
-        response=None if response is None else printable(response, 1024),
-    )
-
-
-def _settlement(claimed: Job, made_out: Job, decision: Decision, attempt: Attempt, now: float) -> Settlement:
-    """What to write down. A destination is written with it when it was made out only now."""
-    return Settlement(
-        job_id=claimed.id,
-        claim=claimed.claim,
-        status=decision.status,
-        now=now,
-        next_attempt_at=decision.next_attempt_at,
-        error=decision.error,
-        cause=decision.cause,
-        spent=decision.spent,
-        attempt=attempt,
-        destination=made_out.destination if claimed.destination is None else None,
-        lane=made_out.lane if claimed.destination is None else None,
+        response=None if response is None else printable(str(response), 1024),
     )

@@ -1,0 +1,576 @@
+"""What workers make of a job: every outcome is written down, and nothing that is raised ends a worker."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+from support.builders import NOW, event_record, failed_job, job
+from support.clock import Clock
+from support.watched_store import WatchedStore
+
+from notifier.channels import FunctionChannel, Message, Receipt
+from notifier.config import Config, Duration, Retry, Route, Workers
+from notifier.dispatch import pool as module
+from notifier.dispatch.pool import WorkerPool
+from notifier.dispatch.queue import FairQueue
+from notifier.errors import DeliveryError, Permanent, Transient, Unavailable, Unknown
+from notifier.metrics import Metrics
+from notifier.model import Attempt, Claim, EventRecord, Job, JobError, JobState, Outcome
+from notifier.rendering import Renderer
+from notifier.routing import Router
+from notifier.store.base import Submission
+
+pytestmark = pytest.mark.timeout(30)
+PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = JobState
+
+Deliver = Callable[[Message], Awaitable[Any]]
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
+    """What was logged, in place of the terminal."""
+    caplog.set_level(logging.CRITICAL)
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+class Shop:
+    """Workers at a real store, with one channel that does as the test says."""
+
+    def __init__(self, folder: Path, workers: int = 4) -> None:
+        self.clock = Clock()
+        self.store = WatchedStore(folder / "notifier.db")
+        self.queue = FairQueue(capacity=256, workers=workers)
+        self.metrics = Metrics()
+        self.delivered: list[Message] = []
+        self.deliver: Deliver = self.accept
+        self.channel = FunctionChannel("webhook", self._deliver, timeout=60)
+        self.retries: list[float] = []
+        retry = Retry(schedule=(Duration(5), Duration(300)), jitter=0)
+        routes = (Route(name="erp", event="order.*", channel="webhook", url="{{ data.url }}"),)
+        self.pool = WorkerPool(
+            config=Config(workers=Workers(concurrency=workers), retry=retry, routes=routes),
+            queue=self.queue,
+            store=self.store,
+            channels={"webhook": self.channel},
+            router=Router(routes, retry, {"webhook": self.channel.lane}),
+            renderer=Renderer(folder / "templates"),
+            clock=self.clock,
+            random=lambda: 0.5,
+            metrics=self.metrics,
+            on_retry=self.retries.append,
+        )
+
+    async def _deliver(self, message: Message) -> Receipt:
+        self.delivered.append(message)
+        receipt: Receipt = await self.deliver(message)
+        return receipt
+
+    async def accept(self, _message: Message) -> Receipt:
+        """Take it."""
+        return Receipt(status_code=204, response="thanks")
+
+    def raises(self, error: BaseException) -> None:
+        """Have every delivery raise this."""
+
+        async def deliver(_message: Message) -> None:
+            raise error
+
+        self.deliver = deliver
+
+    async def put(self, of: EventRecord | None = None, **changes: Any) -> Claim:
+        """Store a job, claim it, and put it before the workers."""
+        event = of or event_record()
+        made = changes.pop("made", None) or job(event, **changes)
+        await self.store.add([Submission(event, (made,))])
+        if made.status is FAILED:
+            await self.store.requeue(made.id, NOW)
+        (fence,) = (await self.store.claim_these([made.id], now=NOW, until=NOW + 60)).values()
+        claim = Claim(msgspec.structs.replace(await self.store.job(made.id), claim=fence), event)
+        self.queue.put(claim)
+        return claim
+
+    async def attempted(self, of: EventRecord | None = None, **changes: Any) -> tuple[Job, list[Attempt]]:
+        """Have one job attempted; returns it and its attempts as the store has them then."""
+        settled = self.store.calls["settle"]
+        claim = await self.put(of, **changes)
+        await self.store.called("settle", settled + 1)
+        await self.idle()
+        return await self.store.job(claim.job.id), await self.store.attempts(claim.job.id)
+
+    async def idle(self) -> None:
+        """Wait until no worker is at an attempt."""
+        left = asyncio.Event()
+        self.queue.on_room = left.set
+        while self.queue.busy:
+            await left.wait()
+            left.clear()
+
+    def counted(self, name: str, **labels: str) -> float:
+        """The value of a metric."""
+        return self.metrics.registry.get_sample_value(f"notifier_{name}_total", labels) or 0
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    """Four workers that wait for work; all of them must live to the end."""
+    made = Shop(tmp_path)
+    await made.store.open(NOW)
+    made.pool.start()
+    await asyncio.sleep(0)
+    yield made
+    assert made.pool.dead == 0 or not made.pool._workers
+    await made.pool.drain(0)
+    await made.store.close()
+
+
+# Outcomes ------------------------------------------------------------------------------------------
+
+
+async def test_a_delivered_job_is_completed_with_what_the_receiver_said(shop: Shop) -> None:
+    """The job, and one attempt that tells when, how long, and the answer."""
+    done, (attempt,) = await shop.attempted()
+    assert (done.status, done.attempts, done.error) == (COMPLETED, 1, None)
+    assert (attempt.outcome, attempt.status_code, attempt.response) == (Outcome.DELIVERED, 204, "thanks")
+    assert attempt.started_at == NOW
+    assert 0 <= attempt.duration_ms < 10_000
+
+
+async def test_a_transient_error_is_tried_again_on_the_schedule(shop: Shop) -> None:
+    """The dispatcher hears when; the job keeps its error to show; the attempt is spent."""
+    shop.raises(Transient("the receiver answered 503", code="http_503", status_code=503, response="busy"))
+    waits, (attempt,) = await shop.attempted()
+    assert (waits.status, waits.attempts, waits.next_attempt_at) == (PENDING, 1, NOW + 5)
+    assert waits.error == JobError("http_503", "the receiver answered 503")
+    assert (attempt.outcome, attempt.status_code, attempt.response) == (Outcome.RETRY, 503, "busy")
+    assert shop.retries == [NOW + 5]
+
+
+async def test_a_permanent_error_fails_the_job(shop: Shop) -> None:
+    """At once, and with nothing more to come."""
+    shop.raises(Permanent("no such mailbox", code="smtp_550", status_code=550))
+    failed, (attempt,) = await shop.attempted()
+    assert (failed.status, failed.attempts, failed.next_attempt_at) == (FAILED, 1, None)
+    assert (attempt.outcome, attempt.error) == (Outcome.FAILED, JobError("smtp_550", "no such mailbox"))
+    assert not shop.retries
+
+
+async def test_an_unknown_outcome_is_recorded_as_one(shop: Shop) -> None:
+    """The receiver may have it."""
+    shop.raises(Unknown("no answer came"))
+    waits, (attempt,) = await shop.attempted()
+    assert (waits.status, attempt.outcome) == (PENDING, Outcome.UNKNOWN)
+
+
+async def test_the_channel_gets_all_that_it_needs(shop: Shop) -> None:
+    """The job and its event as they stand, under the id that stays the same."""
+    claim = await shop.put()
+    await shop.store.called("settle")
+    (message,) = shop.delivered
+    assert (message.id, message.job, message.event) == (claim.job.id, claim.job, claim.event)
+    assert message.data == {"total": 120}
+
+
+# Whatever a channel raises -------------------------------------------------------------------------
+
+
+class OddError(Exception):
+    """An error that no one has heard of."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("bad luck"),
+        OddError("bad luck"),
+        SystemExit("bad luck"),
+        KeyboardInterrupt("bad luck"),
+        asyncio.CancelledError("bad luck"),
+        StopAsyncIteration("bad luck"),
+        RecursionError("bad luck"),
+        MemoryError("bad luck"),
+        TimeoutError("bad luck"),
+        BaseExceptionGroup("bad luck", [KeyboardInterrupt()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_anything_that_a_channel_raises_is_recorded(
+    shop: Shop, error: BaseException, logged: list[Any]
+) -> None:
+    """Its type is the cause, its traceback is in the log, and the worker goes on to the next job."""
+    shop.raises(error)
+    waits, (attempt,) = await shop.attempted()
+    assert waits.status is PENDING
+    assert attempt.error is not None
+    assert attempt.error.code == type(error).__name__
+    assert "bad luck" in attempt.error.message
+    assert logged[0]["exc_info"] is error
+    shop.deliver = shop.accept
+    for _ in range(8):
+        done, _ = await shop.attempted()
+        assert done.status is COMPLETED
+    assert shop.pool.dead == 0
+
+
+class _NotWords(Exception):  # noqa: N818 - it is no error that anyone means to raise
+    """An exception that can't even be told of."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Transient(ValueError("an exception for a message")),  # type: ignore[arg-type]  # as plugins do
+        Transient("a header for seconds", retry_after="120"),  # type: ignore[arg-type]
+        Permanent("a text for a number", status_code="five"),  # type: ignore[arg-type]
+        Permanent("no text", code="\ud800"),
+    ],
+)
+async def test_an_error_that_makes_no_sense_costs_an_attempt_all_the_same(
+    shop: Shop, error: DeliveryError
+) -> None:
+    """What can't be written down is replaced by why; the job isn't tried for ever behind everyone's back."""
+    shop.raises(error)
+    waits, (attempt,) = await shop.attempted()
+    assert (waits.status, waits.attempts) == (PENDING, 1)
+    assert attempt.outcome is Outcome.RETRY
+
+
+async def test_an_error_without_words_is_left_to_its_claim(shop: Shop) -> None:
+    """The last resort: counted and logged, the worker lives, and the job comes again when its claim ends."""
+    shop.raises(_NotWords())
+    claim = await shop.put()
+    await asyncio.sleep(0)
+    await shop.idle()
+    assert (await shop.store.job(claim.job.id)).status is PROCESSING
+    assert not shop.queue.claims
+    assert shop.counted("errors", part="worker") == 1
+
+
+@pytest.mark.parametrize("answer", [None, "ok", 204, {"status": "sent"}])
+async def test_a_channel_that_returns_no_receipt_is_taken_at_its_word(shop: Shop, answer: Any) -> None:
+    """It returned, so it delivered."""
+
+    async def deliver(_message: Message) -> Any:
+        return answer
+
+    shop.channel.deliver = deliver  # type: ignore[assignment, method-assign]  # what a class may do
+    done, (attempt,) = await shop.attempted()
+    assert done.status is COMPLETED
+    assert (attempt.status_code, attempt.response) == (None, None)
+
+
+async def test_a_receipt_with_bytes_for_a_text_counts_as_delivered(shop: Shop) -> None:
+    """A receiver that has it must not get it again because its answer was of the wrong type."""
+
+    async def deliver(_message: Message) -> Receipt:
+        return Receipt(response=b"queued")  # type: ignore[arg-type]
+
+    shop.deliver = deliver
+    done, (attempt,) = await shop.attempted()
+    assert done.status is COMPLETED
+    assert attempt.response is not None
+    assert "queued" in attempt.response
+
+
+async def test_a_response_is_kept_to_its_first_kib(shop: Shop) -> None:
+    """And made to be stored: no NUL, no lone surrogate."""
+
+    async def deliver(_message: Message) -> Receipt:
+        return Receipt(response="\0\ud800" + "x" * 5000)
+
+    shop.deliver = deliver
+    _, (attempt,) = await shop.attempted()
+    assert attempt.response == "\ufffd?" + "x" * 1022
+
+
+async def test_a_channel_that_never_ends_is_given_up(shop: Shop) -> None:
+    """After its time the attempt is over, and recorded as a timeout."""
+    shop.channel.timeout = 0.01
+    cancelled = asyncio.Event()
+
+    async def deliver(_message: Message) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    shop.deliver = deliver
+    waits, (attempt,) = await shop.attempted()
+    assert cancelled.is_set()
+    assert (waits.status, attempt.outcome) == (PENDING, Outcome.RETRY)
+    assert attempt.error == JobError("timeout", "no end within 0.01 s")
+
+
+async def test_a_timeout_of_the_channels_own_is_not_told_as_ours(shop: Shop) -> None:
+    """A connection that timed out says so, and doesn't claim that the channel's whole time was over."""
+    shop.raises(TimeoutError("Connect call failed"))
+    _, (attempt,) = await shop.attempted()
+    assert attempt.error == JobError("TimeoutError", "TimeoutError: Connect call failed")
+
+
+async def test_a_job_of_a_channel_that_is_gone_fails(shop: Shop) -> None:
+    """A plugin was uninstalled: the operator is told which; the job can be requeued when it is back."""
+    failed, (attempt,) = await shop.attempted(channel="sms")
+    assert failed.status is FAILED
+    assert attempt.error == JobError("unknown_channel", "no channel 'sms' is registered any more")
+
+
+# Templates and destinations ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """A template's folder, empty."""
+    folder = tmp_path / "templates" / "welcome"
+    folder.mkdir(parents=True)
+    return folder
+
+
+async def test_a_template_that_lacks_a_variable_fails_its_job_at_once(shop: Shop, template: Path) -> None:
+    """With the file, the line and the variable's name; nothing is sent, and siblings go out."""
+    (template / "subject.txt").write_text("Welcome")
+    (template / "body.html").write_text("<p>Hello</p>\n\n<p>{{ data.name }}</p>\n")
+    event = event_record()
+    failed, (attempt,) = await shop.attempted(event, template="welcome")
+    assert (failed.status, failed.attempts) == (FAILED, 1)
+    assert attempt.outcome is Outcome.FAILED
+    assert failed.error is not None
+    assert failed.error.code == "template_error"
+    assert failed.error.message.startswith("welcome/body.html, line 3: ")
+    assert "'name'" in failed.error.message
+    assert not shop.delivered
+    sibling, _ = await shop.attempted(event_record())
+    assert sibling.status is COMPLETED
+
+
+@pytest.mark.parametrize("name", ["nowhere", "../secrets", "layouts/base"])
+async def test_a_template_that_is_missing_fails_its_job_at_once(shop: Shop, name: str) -> None:
+    """The error names it."""
+    failed, _ = await shop.attempted(template=name)
+    assert failed.status is FAILED
+    assert failed.error == JobError("template_error", f"{name}: there is no such template")
+
+
+async def test_a_broken_template_fails_its_job_with_the_line(shop: Shop, template: Path) -> None:
+    """A mistake in Jinja2's own grammar is pointed at as well."""
+    (template / "payload.json").write_text('{"a": 1,\n "b": {{ data.total }\n}')
+    failed, _ = await shop.attempted(template="welcome")
+    assert failed.error is not None
+    assert failed.error.message.startswith("welcome/payload.json, line 2: ")
+
+
+async def test_what_a_template_made_reaches_the_channel(shop: Shop, template: Path) -> None:
+    """Rendered anew for each attempt, from the event's data."""
+    (template / "body.txt").write_text("{{ data.total }} for {{ job.destination }}")
+    await shop.attempted(template="welcome")
+    assert shop.delivered[0].content.text == "120 for https://receiver.example/hooks"
+
+
+async def test_a_destination_made_out_only_now_is_written_down(shop: Shop) -> None:
+    """A job that was born FAILED and is requeued finds its destination, and keeps it."""
+    event = event_record(body='{"url": "https://found.example/hooks"}')
+    done, _ = await shop.attempted(event, made=failed_job(event))
+    assert (done.status, done.destination) == (COMPLETED, "https://found.example/hooks")
+    assert shop.delivered[0].destination == "https://found.example/hooks"
+
+
+async def test_a_destination_that_still_can_not_be_made_out_fails_again(shop: Shop) -> None:
+    """Once, with the reason, and without an attempt at nowhere."""
+    event = event_record()
+    failed, _ = await shop.attempted(event, made=failed_job(event))
+    assert (failed.status, failed.destination) == (FAILED, None)
+    assert failed.error is not None
+    assert failed.error.code == "destination_error"
+    assert not shop.delivered
+
+
+async def test_a_destination_of_a_channel_that_is_gone_is_recorded_too(shop: Shop) -> None:
+    """A job that was born FAILED, of a channel that its route no longer has, doesn't come again for ever."""
+    event = event_record(body='{"url": "https://found.example/hooks"}')
+    waits, (attempt,) = await shop.attempted(event, made=failed_job(event, channel="sms"))
+    assert (waits.status, waits.attempts) == (PENDING, 1)
+    assert attempt.error is not None
+
+
+# The provider's fault ------------------------------------------------------------------------------
+
+
+async def test_a_providers_fault_pauses_the_lane_and_spends_no_attempt(shop: Shop) -> None:
+    """The job comes again when the pause is over; meanwhile the lane's others aren't even tried."""
+    shop.raises(Unavailable("the relay is down", code="relay_down"))
+    waits, (attempt,) = await shop.attempted(lane="relay")
+    assert (waits.status, waits.attempts, waits.next_attempt_at) == (PENDING, 0, NOW + 1)
+    assert attempt.outcome is Outcome.RETRY
+    lane = shop.queue.lane("relay")
+    assert lane is not None
+    assert (lane.paused_until, lane.pause_reason) == (NOW + 1, "the relay is down")
+    await shop.put(lane="relay")
+    shop.deliver = shop.accept
+    done, _ = await shop.attempted(lane="another")
+    assert done.status is COMPLETED
+    assert len(shop.delivered) == 2
+
+
+async def test_a_fault_that_lasts_pauses_longer_each_time(shop: Shop) -> None:
+    """Until the provider answers; then the count begins anew."""
+    shop.raises(Unavailable("the relay is down"))
+    pauses = []
+    for _ in range(3):
+        waits, _ = await shop.attempted(lane="relay")
+        assert waits.next_attempt_at is not None
+        pauses.append(waits.next_attempt_at - NOW)
+        resume(shop.queue, "relay")
+    assert pauses == [1, 2, 5]
+    shop.raises(Permanent("no such mailbox"))
+    await shop.attempted(lane="relay")
+    shop.raises(Unavailable("the relay is down"))
+    waits, _ = await shop.attempted(lane="relay")
+    assert waits.next_attempt_at == NOW + 1
+
+
+def resume(queue: FairQueue, name: str) -> None:
+    """End a pause now."""
+    lane = queue.lane(name)
+    assert lane is not None
+    queue._resume(lane)
+
+
+# Writing it down -----------------------------------------------------------------------------------
+
+
+async def test_an_outcome_is_written_however_often_the_store_fails(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was delivered isn't forgotten, and isn't sent again."""
+    monkeypatch.setattr(module, "_SETTLE_BACKOFF", (0.0,))
+    shop.store.failing["settle"] = 7
+    done, attempts = await shop.attempted()
+    assert done.status is COMPLETED
+    assert len(attempts) == len(shop.delivered) == 1
+    assert shop.counted("errors", part="settle") == 7
+
+
+async def test_a_stale_outcome_is_refused_and_counted(shop: Shop) -> None:
+    """A worker that was paused past its claim overwrites nothing of what came after."""
+    gate = asyncio.Event()
+
+    async def deliver(_message: Message) -> None:
+        await gate.wait()
+
+    shop.deliver = deliver
+    claim = await shop.put()
+    assert await shop.store.rescue(NOW + 61) == 1
+    second = await shop.store.claim_these([claim.job.id], now=NOW + 61, until=NOW + 121)
+    gate.set()
+    await shop.store.called("settle")
+    await shop.idle()
+    assert shop.counted("settles_refused") == 1
+    assert await shop.store.attempts(claim.job.id) == []
+    held = await shop.store.job(claim.job.id)
+    assert (held.status, held.claim) == (PROCESSING, second[claim.job.id])
+
+
+async def test_attempts_are_counted_by_channel_and_outcome(shop: Shop) -> None:
+    """What `/metrics` tells of deliveries."""
+    await shop.attempted()
+    shop.raises(Permanent("no"))
+    await shop.attempted()
+    assert shop.counted("attempts", channel="webhook", outcome="delivered") == 1
+    assert shop.counted("attempts", channel="webhook", outcome="failed") == 1
+
+
+# The end -------------------------------------------------------------------------------------------
+
+
+async def test_a_drain_finishes_what_is_in_flight_and_gives_back_the_rest(shop: Shop) -> None:
+    """In flight is delivered; what no worker had begun is PENDING, due now, and has spent nothing."""
+    gate, both = asyncio.Event(), asyncio.Event()
+
+    async def deliver(_message: Message) -> None:
+        if len(shop.delivered) == 2:
+            both.set()
+        await gate.wait()
+
+    shop.deliver = deliver
+    claims = [await shop.put() for _ in range(10)]
+    await both.wait()
+    drained = asyncio.create_task(shop.pool.drain(30))
+    await shop.store.called("settle", 8)
+    gate.set()
+    await drained
+    jobs = [await shop.store.job(claim.job.id) for claim in claims]
+    assert [each.status for each in jobs] == [COMPLETED] * 2 + [PENDING] * 8
+    assert all((each.attempts, each.next_attempt_at) == (0, NOW) for each in jobs[2:])
+    assert not shop.queue.claims
+
+
+async def test_a_drain_gives_many_jobs_back_in_few_commits(shop: Shop) -> None:
+    """A full window is released before anyone loses patience."""
+    shop.queue.pause("a", seconds=3600, until=NOW + 3600, reason="down")
+    for _ in range(100):
+        await shop.put(lane="a")
+    before = shop.store.commits
+    await shop.pool.drain(0)
+    assert shop.store.commits - before <= 3
+    assert (await shop.store.counts())[PENDING] == 100
+
+
+async def test_what_a_drain_cuts_off_spends_no_attempt(shop: Shop) -> None:
+    """Past its time the rest is given back, and keeps the error of its last real attempt."""
+
+    async def deliver(_message: Message) -> None:
+        await asyncio.Event().wait()
+
+    shop.deliver = deliver
+    claim = await shop.put()
+    await shop.pool.drain(0.01)
+    released = await shop.store.job(claim.job.id)
+    assert (released.status, released.attempts, released.next_attempt_at) == (PENDING, 0, NOW)
+    assert await shop.store.attempts(claim.job.id) == []
+
+
+async def test_an_outcome_being_written_when_time_is_up_counts(shop: Shop) -> None:
+    """A job that was delivered isn't given back behind its settlement."""
+
+    async def time_is_up() -> None:
+        shop.store.after.pop("settle")
+        for worker in shop.pool._workers:
+            worker.cancel()
+        await asyncio.sleep(0)
+
+    shop.store.after["settle"] = time_is_up
+    claim = await shop.put()
+    await shop.store.called("settle")
+    await shop.pool.drain(0)
+    assert (await shop.store.job(claim.job.id)).status is COMPLETED
+
+
+async def test_a_drain_ends_though_the_store_is_gone(shop: Shop) -> None:
+    """What can't be given back comes again at the next start; the process ends all the same."""
+    shop.queue.pause("a", seconds=3600, until=NOW + 3600, reason="down")
+    claims = [await shop.put(lane="a") for _ in range(3)]
+    shop.store.failing["settle"] = 3
+    await shop.pool.drain(0)
+    assert {(await shop.store.job(claim.job.id)).status for claim in claims} == {PROCESSING}
+    assert not shop.pool._workers
+
+
+async def test_a_worker_that_dies_is_counted_as_dead(tmp_path: Path) -> None:
+    """Nothing is known that could end one; should it happen, it shows."""
+    shop = Shop(tmp_path)
+    await shop.store.open(NOW)
+    shop.pool.start()
+    victim = shop.pool._workers[0]
+    victim.cancel()
+    await asyncio.wait([victim])
+    assert shop.pool.dead == 1
+    await shop.pool.drain(0)
+    await shop.store.close()
