@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -20,6 +20,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB)")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$(.*?)`)?$", re.DOTALL)
+_LONGEST = 3650 * 86400.0
 _LOOPBACK_NAMES = frozenset({"localhost"})
 
 
@@ -40,7 +41,10 @@ def parse_duration(text: object) -> Duration:
     found = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise ValueError(f'expected a duration such as "90s", "5m", "2h" or "7d", got {text!r}')
-    return Duration(float(found[1]) * _UNITS[found[2]])
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > _LONGEST:
+        raise ValueError(f"expected a duration of at most 3650d, got {text!r}")
+    return Duration(seconds)
 
 
 def parse_size(text: object) -> Size:
@@ -227,6 +231,10 @@ def parse_config(text: str, environ: Mapping[str, str] = os.environ, *, source: 
 def _expand(value: Any, environ: Mapping[str, str], key: str) -> Any:
     """Replace `${NAME}` and `${NAME:-default}` in every string below `value`."""
     if isinstance(value, str):
+        if "${" in _VARIABLE.sub(
+            "", value
+        ):  # taken as it stands, it could become a key that anyone can guess
+            raise ConfigError(key, "expected ${NAME} or ${NAME:-default}, with a name of A-Z, a-z, 0-9 and _")
         return _VARIABLE.sub(lambda found: _variable(found, environ, key), value)
     if isinstance(value, list):
         return [_expand(item, environ, f"{key}[{index}]") for index, item in enumerate(value)]
@@ -277,9 +285,19 @@ def _explained(message: str) -> ConfigError:
         parent = (unknown[2] or "").lstrip(".")
         return ConfigError(f"{parent}.{unknown[1]}".lstrip("."), f"unknown key{_nearest(unknown[1])}")
     problem, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
     if missing := re.match(r"Object missing required field `(.*)`", problem):
-        return ConfigError(f"{path.rstrip('`')}.{missing[1]}".lstrip("."), "is missing, and has no default")
-    return ConfigError(path.rstrip("`").lstrip(".") or "config", problem[0].lower() + problem[1:])
+        return ConfigError(f"{path}.{missing[1]}".lstrip("."), "is missing, and has no default")
+    if choice := re.match(r"Invalid enum value (.*)", problem):
+        expected = ", ".join(f'"{each}"' for each in _choices(path.rpartition(".")[2]))
+        return ConfigError(path, f"expected one of {expected}, got {choice[1]}")
+    return ConfigError(path or "config", problem[0].lower() + problem[1:])
+
+
+def _choices(name: str) -> tuple[str, ...]:
+    """The words that a key takes which takes no others."""
+    types = (get_type_hints(section).get(name) for section in (Relay, Route))
+    return next((get_args(each) for each in types if each is not None), ())
 
 
 def _nearest(name: str) -> str:
@@ -330,10 +348,19 @@ def _check(config: Config) -> None:
             "server.host",
             f"{config.server.host!r} is not loopback; without auth.admin_keys only loopback may be bound",
         )
+    _check_positive("workers.claim_timeout", config.workers.claim_timeout)
+    _check_positive("channels.webhook.timeout", config.channels.webhook.timeout)
+    for index, relay in enumerate(config.channels.email.relays):
+        _check_positive(f"channels.email.relays[{index}].timeout", relay.timeout)
     for index, network in enumerate(config.channels.webhook.allow_networks):
         _check_network(f"channels.webhook.allow_networks[{index}]", network)
     for index, route in enumerate(config.routes):
         _check_route(f"routes[{index}]", route)
+
+
+def _check_positive(key: str, duration: Duration) -> None:
+    if not duration:
+        raise ConfigError(key, "expected a duration longer than none")
 
 
 def is_loopback(host: str) -> bool:
@@ -373,6 +400,6 @@ def _check_route(key: str, route: Route) -> None:
 
 def _check_pair(key: str, route: Route, *, wanted: str, refused: str) -> None:
     if not getattr(route, wanted):
-        raise ConfigError(f"{key}.{wanted}", f"is missing: a {route.channel} route needs it")
+        raise ConfigError(f"{key}.{wanted}", f"is missing: a route by {route.channel} needs it")
     if getattr(route, refused) is not None:
-        raise ConfigError(f"{key}.{refused}", f"a {route.channel} route takes {wanted!r} instead")
+        raise ConfigError(f"{key}.{refused}", f"a route by {route.channel} takes {wanted!r} instead")
