@@ -1,365 +1,471 @@
-"""Templates: a folder each under `templates/`, rendered by a sandboxed, strict Jinja2.
+"""templates/ → subject, HTML, text and payload; and the Jinja2 that stands in `config.toml`.
 
-Operators write templates, events fill them: a template is trusted to mean well and kept from doing harm by
-mistake; what fills it is not trusted at all.
+Whatever goes wrong in a template is a `TemplateError` that names the file, the line and the variable.
 """
 
+import difflib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
-from jinja2 import pass_eval_context
-from jinja2.nodes import EvalContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import htmlsafe_json_dumps
+from jinja2 import (
+    BaseLoader,
+    Environment,
+    Template,
+    TemplateNotFound,
+    TemplateSyntaxError,
+    Undefined,
+    meta,
+    nodes,
+)
+from jinja2.exceptions import UndefinedError
 
 from notifier.channels import Content
 from notifier.errors import ConfigError, Permanent, TemplateError
 from notifier.model import EventRecord, Job
+from notifier.sandbox import JsonSandbox, Sandbox
 
-MAX_OUTPUT = 4 * 1024**2
-"""Characters that one part of a template may make."""
+MAX_OUTPUT = 4 * 1024 * 1024
+"""How many characters one render may put out, all its parts together."""
 
-_FILES = {"subject": "subject.txt", "html": "body.html", "text": "body.txt", "payload": "payload.json"}
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:/[A-Za-z0-9_][A-Za-z0-9_-]*)*")
-_LAYOUTS = "layouts"
-_LISTED_FOR = 1.0
-_BREAKS_JSON = re.compile(r'["\\\x00-\x1f]')
+RECHECK_SECONDS = 1.0
+"""How soon a changed, new or removed file is seen."""
 
+_GIVEN = frozenset({"event", "data", "tenant"})  # what `to`, `url`, `locale` and `when` know
+_MAX_CONFIGURED = 1024 * 1024
+_MAX_PROBLEM = 500
+_KEPT_FOLDERS = 1024
+_SEARCHED_VALUES = 100_000
+_PLAIN = ("",)
 
-class _Json(str):
-    """JSON text as `tojson` makes it, which may stand in a payload as it is."""
+_PARTS = {
+    ("subject", "txt"): "subject",
+    ("body", "html"): "html",
+    ("body", "txt"): "text",
+    ("payload", "json"): "payload",
+}
+_PART_FILE = re.compile(r"(subject|body|payload)(?:\.([A-Za-z0-9_-]{1,35}))?\.(txt|html|json)")
+_SEGMENT = re.compile(r"[^/\\\x00:]+")
+_TEMPLATE_SUFFIXES = frozenset({".html", ".txt", ".json", ".jinja", ".j2"})
+_REFERENCES = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
 
-    __slots__ = ()
-
-
-class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja2 as templates get it: strict, immutable, HTML escaped, and data's keys before dict's methods."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def __init__(self, loader: jinja2.BaseLoader | None = None) -> None:
-        super().__init__(
-            loader=loader,
-            undefined=jinja2.StrictUndefined,
-            autoescape=lambda name: name is not None and name.endswith(".html"),
-            finalize=_present,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self.filters |= {"tojson": _tojson, "date": _date}
-        del self.filters["random"]  # a retry must make the same bytes
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        """`data.items` is the event's key, not dict's method. Also what makes plain data quick to read."""
-        if type(obj) is dict and attribute in obj:
-            return obj[attribute]
-        return super().getattr(obj, attribute)
-
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        """The same for `data["items"]`."""
-        if type(obj) is dict and isinstance(argument, str) and argument in obj:
-            return obj[argument]
-        return super().getitem(obj, argument)
-
-    def make_globals(self, d: Any) -> dict[str, Any]:
-        """One plain dict, where Jinja2's ChainMap costs several microseconds a render."""
-        return {**self.globals, **(d or {})}
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Refuse the two operators that make something huge out of something small."""
-        if operator == "**" or (_size(left) * _size(right) > MAX_OUTPUT):
-            raise jinja2.exceptions.SecurityError(f"the operator {operator} would make too much")
-        return super().call_binop(context, operator, left, right)
-
-
-def _size(value: Any) -> int:
-    """How much a value multiplies what it is multiplied by, if that is text or a list."""
-    return (
-        len(value) if isinstance(value, str | list | tuple) else 1 if isinstance(value, float) else abs(value)
-    )
-
-
-def _present(value: Any) -> Any:
-    """Refuse to write `None` into what people read."""
-    if value is None:
-        raise jinja2.exceptions.UndefinedError("the value is null; say what stands in: default('…', true)")
-    return value
-
-
-def _json_value(value: Any) -> Any:
-    """Write a value into a payload so that no text can break out of the JSON it stands in."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, str) and not isinstance(value, _Json) and _BREAKS_JSON.search(value):
-        raise jinja2.exceptions.SecurityError('a text holds a quote, \\ or control character; use "| tojson"')
-    return value
-
-
-@pass_eval_context
-def _tojson(context: EvalContext, value: Any) -> str:
-    """JSON; in HTML also safe inside `<script>` and attributes."""
-    if isinstance(value, jinja2.Undefined):
-        str(value)  # raises, naming it
-    return htmlsafe_json_dumps(value) if context.autoescape else _Json(msgspec.json.encode(value).decode())
-
-
-def _date(value: Any, layout: str = "%Y-%m-%d %H:%M") -> str:
-    """Write a time (a datetime, RFC 3339 text, or seconds since the epoch) by a `strftime` layout."""
-    if isinstance(value, int | float):
-        value = datetime.fromtimestamp(value, UTC)
-    elif isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    return str(value.strftime(layout))
-
-
-class _Loader(jinja2.FileSystemLoader):
-    """Looks at most once a second whether a file has changed, where Jinja2 would at every render."""
-
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
-        super().__init__(path)
-        self._clock = clock
-
-    def get_source(
-        self, environment: jinja2.Environment, template: str
-    ) -> tuple[str, str, Callable[[], bool]]:
-        source, file, is_current = super().get_source(environment, template)
-        looked_at = self._clock()
-
-        def is_current_enough() -> bool:
-            nonlocal looked_at
-            now = self._clock()
-            if now - looked_at < _LISTED_FOR:
-                return True
-            looked_at = now
-            return is_current()
-
-        return source, file, is_current_enough
+Variables = Mapping[str, Any]
 
 
 class Renderer:
-    """The templates of one folder. `clock` (monotonic seconds) says when to look for new files."""
+    """Makes a job's content from its template, a folder of subject.txt, body.html, body.txt, payload.json.
+
+    `path` is the templates folder. `max_output` is in characters, for all parts of one render together.
+    `clock` is monotonic, in seconds: files are looked at again after `RECHECK_SECONDS`.
+    """
 
     def __init__(
         self, path: Path, *, max_output: int = MAX_OUTPUT, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.path = path
         self._max_output = max_output
-        self._clock = clock
-        loader = _Loader(path, clock)
-        self._texts = Sandbox(loader)
-        self._payloads = Sandbox(loader)
-        self._payloads.finalize = _json_value
-        self._listed: dict[str, tuple[float, dict[str, str]]] = {}
+        self._files = _Files(path, clock)
+        self._pages = Sandbox(self._files, limit=max_output)
+        self._payloads = JsonSandbox(self._files, limit=max_output)
 
     def render(
         self,
         template: str,
-        parts: frozenset[str],
+        parts: Collection[str],
         *,
         event: EventRecord,
         data: Mapping[str, Any],
         job: Job,
         locale: str | None = None,
     ) -> Content:
-        """Render those of `parts` that the template has. Raises TemplateError naming file, line and fault.
+        """Render those of `parts` (`channels.ALL_PARTS`) that the template has a file for.
 
-        Templates get `event`, `data`, `job` and `tenant`. A locale `fr-CA` takes `body.fr-CA.html`, else
-        `body.fr.html`, else `body.html`.
+        For the locale `fr-CA` each part is looked for as `fr-CA`, then as `fr`, then plain; case, `-` and
+        `_` make no difference. Raises TemplateError.
         """
-        files = self._files(template)
-        variables = _variables(event, data, job)
-        made = {
-            part: self._part(part, file, variables)
-            for part in _FILES
-            if part in parts and (file := _localised(files, _FILES[part], locale)) is not None
-        }
+        chosen = self._files.chosen(template, parts, locale)
+        variables = event_variables(event, data) | {"job": _job_variables(job)}
+        for sandbox in (self._pages, self._payloads):
+            sandbox.budget.refill()
+        made: dict[str, str] = {}
+        for part, name in chosen:
+            room = self._max_output - sum(map(len, made.values()))
+            made[part] = _FINISH[part](name, self._text(name, variables, room))
         return Content(**made)
+
+    def _text(self, name: str, variables: dict[str, Any], room: int) -> str:
+        sandbox = self._sandbox(name)
+        try:
+            text = sandbox.produce(sandbox.get_template(name), variables, room)
+            text.encode()
+        except Exception as error:
+            raise _explained(error, name, variables) from error
+        return text
+
+    def _sandbox(self, name: str) -> Sandbox:
+        return self._payloads if name.endswith(".json") else self._pages
 
     def names(self) -> list[str]:
         """The templates there are."""
-        folders = {file.parent.relative_to(self.path).as_posix() for file in self._all_files()}
-        return sorted(name for name in folders if name.split("/", 1)[0] not in {_LAYOUTS, "."})
+        places = (name.rpartition("/") for name in self._files.names())
+        return sorted({folder for folder, _, file in places if folder and _part_of(file)})
 
     def check(self) -> list[TemplateError]:
-        """Compile every file, layouts too; returns what is wrong."""
-        problems = []
-        for file in sorted(self._all_files()):
-            name = file.relative_to(self.path).as_posix()
-            try:
-                self._environment(name).get_template(name)
-            except Exception as error:  # noqa: BLE001, RUF100 - any fault of a file is what is asked for
-                problems.append(self._fault(error, name))
-        return problems
+        """Compile every file below the templates folder, and look for the layouts it names."""
+        return [problem for name in self._files.names() for problem in self._problems(name)]
 
-    def _all_files(self) -> Iterator[Path]:
-        return (file for file in self.path.rglob("*") if file.suffix in {".txt", ".html", ".json"})
-
-    def _environment(self, file: str) -> Sandbox:
-        return self._payloads if file.endswith(".json") else self._texts
-
-    def _files(self, template: str) -> dict[str, str]:
-        """The files of a template's folder, by their names in lower case with `_` for `-`."""
-        now = self._clock()
-        listed = self._listed.get(template)
-        if listed is None or now - listed[0] > _LISTED_FOR:
-            listed = self._listed[template] = (now, self._list(template))
-        return listed[1]
-
-    def _list(self, template: str) -> dict[str, str]:
-        folder = self.path / template
-        known = _NAME.fullmatch(template) and template.split("/", 1)[0] != _LAYOUTS and folder.is_dir()
-        if not known:
-            self._listed.pop(template, None)
-            raise TemplateError("there is no such template", template=template)
-        return {_plain(file.name): f"{template}/{file.name}" for file in folder.iterdir() if file.is_file()}
-
-    def _part(self, part: str, file: str, variables: dict[str, Any]) -> str:
+    def _problems(self, name: str) -> Iterator[TemplateError]:
+        sandbox = self._sandbox(name)
+        sandbox.budget.refill()
         try:
-            text = self._text(self._environment(file).get_template(file), variables)
+            source, _, _ = self._files.get_source(sandbox, name)
+            tree = sandbox.parse(source, name)
+            sandbox.compile(source, name)
         except Exception as error:
-            raise self._fault(error, file) from error
-        if part == "payload":
-            _check_json(text, file)
-        return " ".join(text.split()) if part == "subject" else text
+            yield _explained(error, name, {})
+            return
+        for wanted, line in _references(tree):
+            if not self._files.has(wanted):
+                yield TemplateError(f"there is no {wanted!r}", template=name, line=line)
 
-    def _text(self, template: jinja2.Template, variables: dict[str, Any]) -> str:
-        """Render, stopping where the room ends. What `Template.render` does, but for that."""
-        pieces, room = [], self._max_output
+
+def _references(tree: nodes.Template) -> Iterator[tuple[str, int]]:
+    """The files that a template always needs, and the lines that say so."""
+    for node in tree.find_all(_REFERENCES):
+        named = getattr(node, "template", None)
+        always = not getattr(node, "ignore_missing", False)
+        if always and isinstance(named, nodes.Const) and isinstance(named.value, str):
+            yield named.value, node.lineno
+
+
+class _Files(BaseLoader):
+    """The templates folder, looked at no more often than every `RECHECK_SECONDS`.
+
+    Template names come from callers of the API: none may lead out of the folder.
+    """
+
+    def __init__(self, root: Path, clock: Callable[[], float]) -> None:
+        self.root = root
+        self._clock = clock
+        self._folders: dict[str, tuple[float, dict[tuple[str, str], str]]] = {}
+        self._stamps: dict[str, tuple[float, tuple[int, int, int] | None]] = {}
+
+    def chosen(self, template: str, parts: Collection[str], locale: str | None) -> list[tuple[str, str]]:
+        """Each of the parts that has a file, and that file's name. Raises TemplateError for no template."""
+        known = self._parts(template)
+        if not known:
+            raise TemplateError("there is no such template", template=template)
+        tags = _fallbacks(locale) if locale else _PLAIN
+        return [
+            (part, known[part, tag])
+            for part in _FINISH
+            if part in parts and (tag := _first(tags, part, known)) is not None
+        ]
+
+    def _parts(self, template: str) -> dict[tuple[str, str], str]:
+        """The files of a template, by part and locale."""
+        now = self._clock()
+        known = self._folders.get(template)
+        if known is None or known[0] <= now:
+            if len(self._folders) >= _KEPT_FOLDERS:
+                self._folders.clear()
+            known = self._folders[template] = (now + RECHECK_SECONDS, self._look_for_parts(template))
+        return known[1]
+
+    def _look_for_parts(self, template: str) -> dict[tuple[str, str], str]:
+        if not _is_inside(template):
+            return {}
         try:
-            for piece in template.root_render_func(template.new_context(variables)):
-                pieces.append(piece)
-                room -= len(piece)
-                if room < 0:
-                    break
-        except Exception:
-            template.environment.handle_exception()
-        if room < 0:
-            raise jinja2.exceptions.SecurityError(f"it makes more than {self._max_output} characters")
-        return "".join(pieces)
+            files = sorted(entry.name for entry in (self.root / template).iterdir() if entry.is_file())
+        except (OSError, ValueError):
+            return {}
+        return {part: f"{template}/{name}" for name in files if (part := _part_of(name))}
 
-    def _fault(self, error: Exception, file: str) -> TemplateError:
-        """Say where in which file a render failed; the deepest frame of a template is the place."""
-        problem = error.message if isinstance(error, jinja2.TemplateError) else None
-        problem = problem or f"{type(error).__name__}: {error}"
-        if isinstance(error, jinja2.TemplateSyntaxError):
-            return TemplateError(problem, template=error.name or file, line=error.lineno)
-        if isinstance(error, jinja2.TemplatesNotFound | jinja2.TemplateNotFound):
-            problem = f"there is no template {error.name!r}"
-        place: tuple[str, int | None] = (file, None)
-        trace = error.__traceback__
-        while trace is not None:
-            frame = Path(trace.tb_frame.f_code.co_filename)
-            if frame.is_relative_to(self.path):
-                place = (frame.relative_to(self.path).as_posix(), trace.tb_lineno)
-            trace = trace.tb_next
-        return TemplateError(problem, template=place[0], line=place[1])
+    def get_source(self, _environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        """Read a file for Jinja2. Raises TemplateNotFound."""
+        stamp = self._stamp(template)
+        if stamp is None:
+            raise TemplateNotFound(template)
+        source = (self.root / template).read_text("utf-8")
+        # Jinja2 mixes file names and template names up in some errors: here both are the same.
+        return source, template, lambda: self._stamp(template) == stamp
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return self._stamp(name) is not None
+
+    def _stamp(self, name: str) -> tuple[int, int, int] | None:
+        """What changes with a file's contents; None for no file."""
+        now = self._clock()
+        known = self._stamps.get(name)
+        if known is None or known[0] <= now:
+            if len(self._stamps) >= _KEPT_FOLDERS * len(_PARTS):
+                self._stamps.clear()
+            known = self._stamps[name] = (now + RECHECK_SECONDS, self._look_at(name))
+        return known[1]
+
+    def _look_at(self, name: str) -> tuple[int, int, int] | None:
+        path = self.root / name
+        try:
+            if not _is_inside(name) or not path.is_file():
+                return None
+            found = path.stat()
+        except (OSError, ValueError):
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def names(self) -> list[str]:
+        """Every file that holds a template."""
+        files = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
+        return sorted(file.as_posix() for file in files if _is_template(file))
 
 
-def _check_json(text: str, file: str) -> None:
-    """Raise TemplateError unless a payload is JSON."""
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise TemplateError(f"what it makes is no JSON: {error}", template=file) from error
+def _is_template(file: Path) -> bool:
+    return file.suffix in _TEMPLATE_SUFFIXES and not any(segment.startswith(".") for segment in file.parts)
 
 
-def _variables(event: EventRecord, data: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """What a template gets to see: plain data alone."""
+def _is_inside(name: str) -> bool:
+    return all(_SEGMENT.fullmatch(segment) and segment not in {".", ".."} for segment in name.split("/"))
+
+
+def _part_of(file: str) -> tuple[str, str] | None:
+    """Which part, in which locale, a file of a template holds."""
+    found = _PART_FILE.fullmatch(file)
+    part = _PARTS.get((found[1], found[3])) if found else None
+    return (part, _normal(found[2] or "")) if found and part else None
+
+
+def _normal(locale: str) -> str:
+    return locale.replace("_", "-").lower()
+
+
+def _first(tags: tuple[str, ...], part: str, known: Mapping[tuple[str, str], str]) -> str | None:
+    for tag in tags:
+        if (part, tag) in known:
+            return tag
+    return None
+
+
+@lru_cache(maxsize=256)
+def _fallbacks(locale: str) -> tuple[str, ...]:
+    """`fr_CA` → `fr-ca`, `fr`, and the plain one."""
+    subtags = _normal(locale).split("-")
+    return (*("-".join(subtags[:length]) for length in range(len(subtags), 0, -1)), "")
+
+
+# What templates are given ------------------------------------------------------------------------
+
+
+def event_variables(event: EventRecord, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What templates, destinations and conditions know of an event."""
     return {
         "event": {
             "id": event.id,
             "type": event.type,
-            "tenant": event.tenant,
             "created_at": datetime.fromtimestamp(event.created_at, UTC),
+            "tenant": event.tenant,
         },
         "data": data,
         "tenant": event.tenant,
-        "job": {
-            "id": job.id,
-            "channel": job.channel,
-            "route": job.route,
-            "destination": job.destination,
-            "template": job.template,
-            "locale": job.locale,
-        },
     }
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-")
+def _job_variables(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "channel": job.channel,
+        "destination": job.destination,
+        "route": job.route,
+        "endpoint": job.endpoint,
+        "template": job.template,
+        "locale": job.locale,
+        "attempts": job.attempts,
+        "max_attempts": job.max_attempts,
+        "created_at": datetime.fromtimestamp(job.created_at, UTC),
+    }
 
 
-def _localised(files: Mapping[str, str], file: str, locale: str | None) -> str | None:
-    """The file of a locale, else of its language, else the plain one; None where there is none at all."""
-    stem, suffix = file.split(".")
-    tag = _plain(locale) if locale else ""
-    while tag:
-        found = files.get(f"{stem}.{tag}.{suffix}")
-        if found is not None:
-            return found
-        tag = tag.rpartition("-")[0]
-    return files.get(file)
+# What is made of a rendered file -----------------------------------------------------------------
+
+
+def _one_line(_name: str, text: str) -> str:
+    return " ".join(text.split())
+
+
+def _as_it_is(_name: str, text: str) -> str:
+    return text
+
+
+def _valid_json(name: str, text: str) -> str:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise TemplateError(f"the result is not JSON: {_json_problem(text, error)}", template=name) from None
+    return text
+
+
+def _json_problem(text: str, error: Exception) -> str:
+    """Where it stops being JSON, as line and column of the result."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as found:
+        return f"{found.msg} at line {found.lineno}, column {found.colno} of {_excerpt(text, found.pos)}"
+    except RecursionError:
+        return "it nests too deep"
+    return str(error)
+
+
+def _excerpt(text: str, position: int) -> str:
+    start = max(0, position - 30)
+    return repr(text[start : position + 30])
+
+
+_FINISH: dict[str, Callable[[str, str], str]] = {
+    "subject": _one_line,
+    "html": _as_it_is,
+    "text": _as_it_is,
+    "payload": _valid_json,
+}
+
+
+# What went wrong ---------------------------------------------------------------------------------
+
+
+def _explained(error: Exception, template: str, variables: Variables) -> TemplateError:
+    """Turn whatever a template raised into what its author needs to know."""
+    if isinstance(error, TemplateSyntaxError):
+        return TemplateError(
+            error.message or "syntax error", template=error.name or template, line=error.lineno
+        )
+    line = None
+    culprit = None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        culprit = frame.f_locals.get("self")
+        compiled = frame.f_globals.get("__jinja_template__")
+        if isinstance(compiled, Template):
+            template, line = compiled.name or template, compiled.get_corresponding_lineno(number)
+    return TemplateError(_problem(error, culprit, variables), template=template, line=line)
+
+
+def _problem(error: Exception, culprit: object, variables: Variables) -> str:
+    if isinstance(error, TemplateNotFound):
+        return f"there is no {error.message!r}"
+    if isinstance(error, UndefinedError) and isinstance(culprit, Undefined):
+        return _missing(error, culprit, variables)
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8 text"
+    if isinstance(error, UnicodeEncodeError):
+        return "the result holds half of a surrogate pair, which is no text"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:_MAX_PROBLEM])
+
+
+def _missing(error: UndefinedError, culprit: Undefined, variables: Variables) -> str:
+    """Name a missing variable by the path that leads to it, such as `data.items[3].price`."""
+    path = _path_to(culprit._undefined_obj, variables)  # noqa: SLF001 - Jinja2 tells it nowhere else
+    if path is None:
+        return error.message or "a variable is undefined"
+    return f"'{path}.{culprit._undefined_name}' is undefined"  # noqa: SLF001
+
+
+def _path_to(wanted: object, variables: Variables) -> str | None:
+    """Find a dict or list among the variables by identity; None when it isn't there."""
+    if not isinstance(wanted, dict | list):
+        return None
+    pending: list[tuple[str, Any]] = list(variables.items())
+    for path, value in pending:  # which grows as it is walked
+        if value is wanted:
+            return path
+        if len(pending) > _SEARCHED_VALUES:
+            return None
+        if isinstance(value, dict):
+            pending += [(f"{path}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            pending += [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
+    return None
+
+
+# Jinja2 in the configuration ---------------------------------------------------------------------
 
 
 class Text:
     """A string of the configuration that may hold Jinja2, such as a route's `to`. `key` is its place there.
 
-    Raises ConfigError where it can't be compiled.
+    Raises ConfigError where it can't be compiled, or names what it will never be given.
     """
-
-    _sandbox = Sandbox()
 
     def __init__(self, source: str, key: str) -> None:
         self.source = source
-        self._template = None
+        self.key = key
+        self._template: Template | None = None
         if "{" in source:
-            try:
-                self._template = self._sandbox.from_string(source)
-            except jinja2.TemplateSyntaxError as error:
-                raise ConfigError(key, f"is no Jinja2: {error.message}") from error
+            with _compiling(key, "is no Jinja2"):
+                _refuse_unknown_names(key, _CONFIGURED.parse(source))
+                self._template = _CONFIGURED.from_string(source)
 
     def render(self, event: EventRecord, data: Mapping[str, Any]) -> str:
-        """Fill it in. Raises Permanent (`destination_error`) naming what is missing."""
+        """Fill it in, the white space around it taken off. Raises Permanent (`destination_error`)."""
         if self._template is None:
             return self.source
+        variables = event_variables(event, data)
+        _CONFIGURED.budget.refill()
         try:
-            return self._template.render(_context(event, data)).strip()
+            text = _CONFIGURED.produce(self._template, variables, _MAX_CONFIGURED)
+            text.encode()
         except Exception as error:
-            raise Permanent(f"{self.source}: {_told(error)}", code="destination_error") from error
+            raise _refusal(error, self.key, variables, code="destination_error") from error
+        return text.strip()
 
 
 class Condition:
     """A Jinja2 expression of the configuration: a route's `when`. `key` is its place there.
 
-    Raises ConfigError where it can't be compiled.
+    Raises ConfigError where it can't be compiled, or names what it will never be given.
     """
 
     def __init__(self, source: str, key: str) -> None:
         self.source = source
-        try:
-            self._evaluate = Text._sandbox.compile_expression(source, undefined_to_none=False)  # noqa: SLF001
-        except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(key, f"is no Jinja2 expression: {error.message}") from error
+        self.key = key
+        with _compiling(key, "is no Jinja2 expression, which stands without {{ }}"):
+            self._evaluate = _CONFIGURED.compile_expression(source, undefined_to_none=False)
+            _refuse_unknown_names(key, _CONFIGURED.parse(f"{{{{ ({source}\n) }}}}"))
 
     def holds(self, event: EventRecord, data: Mapping[str, Any]) -> bool:
         """Whether it is true of an event. Raises Permanent (`condition_error`) where that can't be said."""
+        variables = event_variables(event, data)
+        _CONFIGURED.budget.refill()
         try:
-            return bool(self._evaluate(_context(event, data)))
+            return bool(self._evaluate(variables))
         except Exception as error:
-            raise Permanent(f"{self.source}: {_told(error)}", code="condition_error") from error
+            raise _refusal(error, self.key, variables, code="condition_error") from error
 
 
-def _context(event: EventRecord, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What the configuration's own Jinja2 gets to see of an event."""
-    return {"event": {"type": event.type, "tenant": event.tenant}, "data": data, "tenant": event.tenant}
+_CONFIGURED = Sandbox(limit=_MAX_CONFIGURED)
 
 
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
+@contextmanager
+def _compiling(key: str, problem: str) -> Iterator[None]:
+    try:
+        yield
+    except TemplateSyntaxError as error:
+        raise ConfigError(key, f"{problem}: {error.message}") from None
+
+
+def _refuse_unknown_names(key: str, tree: nodes.Template) -> None:
+    """A name that nobody will ever set is a slip of the pen: better told at the start than by failed jobs."""
+    for name in sorted(meta.find_undeclared_variables(tree) - _GIVEN - _CONFIGURED.globals.keys()):
+        near = difflib.get_close_matches(name, _GIVEN, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(_GIVEN))}"
+        raise ConfigError(key, f"{name!r} is never given; {hint}")
+
+
+def _refusal(error: Exception, key: str, variables: Variables, *, code: str) -> Permanent:
+    return Permanent(str(_explained(error, key, variables)), code=code)

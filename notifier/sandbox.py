@@ -1,0 +1,438 @@
+"""The Jinja2 environment that templates run in: they read what they are given, and can't eat the machine.
+
+Jinja2's own sandbox keeps a template away from Python's internals, but lets it fill the memory. Here all
+that a render makes is paid for from one allowance: what it puts out, what its operators, filters and calls
+make on the way, and the turns of its loops. What one operation could multiply is measured beforehand.
+"""
+
+import re
+import string
+import threading
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from datetime import UTC, datetime
+from functools import update_wrapper, wraps
+from itertools import islice
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+import msgspec
+from jinja2 import BaseLoader, StrictUndefined, Template, Undefined, nodes, pass_eval_context
+from jinja2.environment import TemplateModule
+from jinja2.exceptions import TemplateRuntimeError
+from jinja2.nodes import EvalContext
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro, markup_join, str_join
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
+
+WORK_FACTOR = 4
+"""How much may be made on the way for each character that may be put out."""
+
+LEAST_WORK = 1024 * 1024
+"""What may be made on the way in any case."""
+
+# What it costs, in characters:
+_TURN = 16  # to go once through a loop
+_CALL = 64  # to call something, or to include a file
+_ITEM = 16  # to look at an item of a list, or to make one
+_MAX_BITS = 65_536  # of a whole number
+_MAX_PRECISION = 100
+
+_FORBIDDEN_MEMBERS = frozenset({"encode", "from_bytes", "maketrans", "to_bytes", "translate"})
+_MULTIPLYING_METHODS = frozenset({"center", "expandtabs", "join", "ljust", "replace", "rjust", "zfill"})
+_SPLITTING_METHODS = frozenset({"rsplit", "split", "splitlines"})
+_MULTIPLYING_FILTERS = frozenset(
+    {"batch", "center", "indent", "join", "replace", "slice", "tojson", "urlize", "wordwrap"}
+)
+# These look at the items of a list without writing them out, so what the items hold doesn't matter.
+_STRUCTURAL_FILTERS = frozenset(
+    {"batch", "dictsort", "groupby", "items", "list", "map", "max", "min", "reject", "rejectattr", "reverse"}
+    | {"select", "selectattr", "slice", "sort", "unique"}
+)
+_FREE_FILTERS = frozenset({"attr", "count", "d", "default", "first", "last", "length"})  # they make nothing
+# The same render must make the same bytes on a retry, so nothing random.
+_UNWANTED_FILTERS = frozenset({"random"})
+_UNWANTED_GLOBALS = frozenset({"lipsum"})
+
+_PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
+_DIGITS = re.compile(r"\d+")
+_CALLABLE = (BuiltinFunctionType, FunctionType, MethodType, Macro, BlockReference, type)
+_LEAVES_THE_STRING = re.compile(r'["\\\x00-\x1f]')
+
+
+class ExcessError(TemplateRuntimeError):
+    """A template made more than it may."""
+
+
+class Budget(threading.local):
+    """What the render that runs in this thread may still make, in characters."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.left = total
+
+    def refill(self) -> None:
+        """Begin a render."""
+        self.left = self.total
+
+    def spend(self, amount: int) -> None:
+        """Pay for what was made. Raises ExcessError once all is spent."""
+        self.left -= amount
+        if self.left < 0:
+            raise ExcessError("the template loops too often, or makes too much on the way")
+
+    def foresee(self, amount: int) -> None:
+        """Refuse to begin what could not be paid for. Raises ExcessError."""
+        if amount > self.total:
+            raise ExcessError("one operation of the template would make too much")
+
+
+class MissingMember(StrictUndefined):
+    """A key that the data lacks while Python's dict has a method of that name: it may be called, no more."""
+
+    __slots__ = ("method",)
+
+    def __init__(self, owner: object, name: str, method: Callable[..., Any]) -> None:
+        super().__init__(obj=owner, name=name)
+        self.method = method
+
+
+class Json(str):
+    """JSON text, as `tojson` makes it."""
+
+    __slots__ = ()
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja2 as templates get it: strict, immutable, HTML escaped where a file's name says so.
+
+    `limit` is how many characters one render may put out.
+    """
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, loader: BaseLoader | None = None, *, limit: int) -> None:
+        self.budget = Budget(max(limit * WORK_FACTOR, LEAST_WORK))
+        super().__init__(
+            loader=loader,
+            undefined=StrictUndefined,
+            autoescape=lambda name: name is not None and name.endswith(".html"),
+            finalize=self._printable,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            cache_size=-1,
+        )
+        self.filters |= {"tojson": tojson, "date": date}
+        self.filters = {
+            name: self._metered(name, function)
+            for name, function in self.filters.items()
+            if name not in _UNWANTED_FILTERS
+        }
+        for name in _UNWANTED_GLOBALS:
+            del self.globals[name]
+
+    def produce(self, template: Template, variables: dict[str, Any], room: int) -> str:
+        """Render into at most `room` characters, stopping there. Raises whatever the template raises."""
+        pieces = []
+        for piece in template.root_render_func(template.new_context(variables)):
+            pieces.append(piece)
+            room -= len(piece)
+            if room < 0:
+                raise ExcessError("the template puts out too much")
+        return "".join(pieces)
+
+    # What is looked up ---------------------------------------------------------------------------
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`data.items` is the event's key, never dict's method."""
+        if type(obj) is dict:
+            return obj[attribute] if attribute in obj else self._absent(obj, attribute)
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """`data["items"]` is the event's key, never dict's method."""
+        if type(obj) is dict and isinstance(argument, str):
+            return obj[argument] if argument in obj else self._absent(obj, argument)
+        return super().getitem(obj, argument)
+
+    def _absent(self, obj: Any, name: str) -> Any:
+        member = super().getattr(obj, name)
+        return member if isinstance(member, Undefined) else MissingMember(obj, name, member)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Jinja2's rules, and no way to bytes or to tables that multiply."""
+        return attr not in _FORBIDDEN_MEMBERS and super().is_safe_attribute(obj, attr, value)
+
+    def make_globals(self, d: Any) -> Any:
+        """One plain dict, where Jinja2's ChainMap costs several microseconds a render."""
+        return {**self.globals, **(d or {})}
+
+    # What is made --------------------------------------------------------------------------------
+
+    def get_template(self, name: Any, parent: str | None = None, globals: Any = None) -> Template:  # noqa: A002
+        """Load a template. An include costs what a call does: templates may include themselves."""
+        self.budget.spend(_CALL)
+        return super().get_template(name, parent, globals)
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what a template calls, within its allowance."""
+        self.budget.spend(_CALL)
+        if isinstance(obj, MissingMember):
+            obj = obj.method
+        elif isinstance(obj, LoopContext) and args:
+            args = (self.turns(args[0]), *args[1:])
+        elif isinstance(text := getattr(obj, "__self__", None), str):
+            args = self._settled(obj.__name__, args)
+            self._foresee_method(obj.__name__, text, args, kwargs)
+        return self._paid(super().call(context, obj, *args, **kwargs))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Compute an operator that can make something large out of something small."""
+        if operator == "%" and isinstance(left, str):
+            self._foresee_percent(left, right)
+        elif operator in {"*", "**"}:
+            self._foresee_product(operator, left, right)
+        made = super().call_binop(context, operator, left, right)
+        if isinstance(made, str | list | tuple):
+            self.budget.spend(len(made))
+        return made
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Jinja2's safe `str.format`, within the allowance."""
+        safe = super().wrap_str_format(value)
+        if safe is None:
+            return None
+
+        def formatted(*args: Any, **kwargs: Any) -> str:
+            self._foresee_format(value.__self__, (args, kwargs))
+            return safe(*args, **kwargs)
+
+        return update_wrapper(formatted, value)
+
+    def turns(self, iterable: Iterable[Any]) -> Iterator[Any]:
+        """Go through what a loop goes through, paying for each turn."""
+        for item in iterable:
+            self.budget.spend(_TURN)
+            yield item
+
+    @pass_eval_context
+    def joined(self, context: EvalContext, *operands: Any) -> str:
+        """`a ~ b`."""
+        self.budget.spend(sum(self._weight(operand) for operand in operands))
+        return markup_join(operands) if context.autoescape else str_join(operands)
+
+    def concat(self, pieces: Iterable[str]) -> str:
+        """Join what a macro, a block or `{% set %}` gathered."""
+        gathered = list(pieces)
+        self.budget.spend(sum(map(len, gathered)))
+        return "".join(gathered)
+
+    def _generate(
+        self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
+    ) -> str:
+        return super()._generate(_Metering().visit(source), name, filename, defer_init)
+
+    def _paid(self, made: Any) -> Any:
+        if isinstance(made, str):
+            self.budget.spend(len(made))
+        elif isinstance(made, list | tuple | dict | set):
+            self.budget.spend(len(made) * _ITEM)
+        return made
+
+    def _metered(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Make a filter pay: its arguments are weighed before, its result after."""
+        if name in _FREE_FILTERS:
+            return function
+        skip = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+        @wraps(function)
+        def metered(*args: Any, **kwargs: Any) -> Any:
+            args = (*args[:skip], *self._settled(name, args[skip:]))
+            self._foresee_filter(name, args[skip:], kwargs)
+            return self._paid(function(*args, **kwargs))
+
+        return metered
+
+    def _settled(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Turn an iterator that is to be joined into a list that can be weighed."""
+        if name != "join" or not args or not isinstance(args[0], Iterator):
+            return args
+        return (list(islice(self.turns(args[0]), self.budget.total)), *args[1:])
+
+    # What is foreseen ----------------------------------------------------------------------------
+
+    def _foresee_filter(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if name == "format":
+            self._weight(args[0])
+            self._foresee_percent(str(args[0]), (args[1:], kwargs))
+        elif name == "round":
+            if any(isinstance(each, int) and abs(each) > _MAX_PRECISION for each in args[1:2]):
+                raise ExcessError("round's precision is too large")
+        elif name in _MULTIPLYING_FILTERS:
+            self._foresee_growth(args[0], *args[1:], *kwargs.values())
+        elif name not in _STRUCTURAL_FILTERS:
+            for each in args:
+                self._weight(each)
+
+    def _foresee_method(self, name: str, text: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if name in _MULTIPLYING_METHODS:
+            named = (value for key, value in kwargs.items() if not key.startswith("_"))
+            self._foresee_growth(text, *args, *named)
+        elif name in _SPLITTING_METHODS:
+            self.budget.foresee(len(text) * _ITEM)
+
+    def _foresee_growth(self, grown: Any, *by: Any) -> None:
+        """Whatever pads, repeats or replaces makes at most the product of what it is given."""
+        self.budget.foresee(max(1, self._weight(grown)) * max(map(self._extent, by), default=1))
+
+    def _foresee_product(self, operator: str, left: Any, right: Any) -> None:
+        if not (isinstance(left, int) and isinstance(right, int)):
+            if isinstance(left, str | list | tuple) or isinstance(right, str | list | tuple):
+                self.budget.foresee(self._extent(left) * self._extent(right))
+            return
+        bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
+        if bits > _MAX_BITS and abs(left) > 1:
+            raise ExcessError("the number becomes too large")
+
+    def _foresee_percent(self, pattern: str, args: Any) -> None:
+        widths = [width for found in _PERCENT.finditer(pattern) for width in found.groups() if width]
+        if "*" in widths:
+            raise ExcessError("a width that is an argument (%*) is not allowed")
+        self._foresee_fields(len(pattern.split("%")), widths, args)
+
+    def _foresee_format(self, pattern: str, args: Any) -> None:
+        specs = [spec for _, _, spec, _ in string.Formatter().parse(pattern) if spec is not None]
+        if any("{" in spec for spec in specs):
+            raise ExcessError("a width that is an argument ({:{}}) is not allowed")
+        self._foresee_fields(len(specs), _DIGITS.findall(" ".join(specs)), args)
+
+    def _foresee_fields(self, count: int, widths: list[str], args: Any) -> None:
+        if any(len(width) > len(str(self.budget.total)) for width in widths):
+            raise ExcessError("a width is too large")
+        self.budget.foresee(sum(map(int, widths)) + count * self._weight(args))
+
+    def _extent(self, value: Any) -> int:
+        """How large something is, or how often it makes something else repeat; at least 1."""
+        return max(1, abs(value) if isinstance(value, int) else self._weight(value))
+
+    def _weight(self, value: Any) -> int:
+        """About as many characters as `str` makes of a value; raises ExcessError past the allowance.
+
+        The same list may stand in a list many times, and its text as often, so what lists hold is counted.
+        """
+        weight, pending = 0, [value]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, str | bytes):
+                weight += len(item)
+            elif isinstance(item, _CONTAINERS):
+                weight += len(item) * _ITEM
+                pending += (*item, *item.values()) if isinstance(item, dict) else item
+            else:
+                weight += _written_length(item)
+            self.budget.foresee(weight)
+        return weight
+
+    def _printable(self, value: Any) -> Any:
+        """Look at what `{{ … }}` is about to write out, of which escaping makes a copy."""
+        if isinstance(value, str):
+            if len(value) > _TURN:
+                self.budget.spend(len(value))
+            return value
+        if isinstance(value, int | float | Undefined):
+            return value
+        if value is None:
+            raise TypeError("the value is null: `| default(…, true)` writes something else instead")
+        if isinstance(value, _CALLABLE):
+            raise TypeError(
+                f"{getattr(value, '__name__', 'this')!r} is a method, not a value: call it with ()"
+            )
+        self._weight(value)
+        return value
+
+
+class JsonSandbox(Sandbox):
+    """The same for `payload.json`: a value can't break out of the string it is written into."""
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """What a macro or a block makes is the template's own JSON."""
+        made = super().call(context, obj, *args, **kwargs)
+        return Json(made) if isinstance(obj, Macro | BlockReference | LoopContext) else made
+
+    def _printable(self, value: Any) -> Any:
+        if value is None:
+            return "null"
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if (
+            isinstance(value, str)
+            and not isinstance(value, Json | Markup)
+            and _LEAVES_THE_STRING.search(value)
+        ):
+            raise ValueError('a text holds ", \\ or a control character: write it with `| tojson`, unquoted')
+        return super()._printable(value)
+
+
+class _Metering(NodeTransformer):
+    """Has loops and `~` ask the environment, which Jinja2's compiler by itself lets run free."""
+
+    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - found by the node's name
+        self.generic_visit(node)
+        node.iter = _asking("turns", [node.iter], node)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Call:  # noqa: N802
+        self.generic_visit(node)
+        return _asking("joined", node.nodes, node)
+
+
+def _asking(attribute: str, args: list[Any], instead_of: nodes.Node) -> nodes.Call:
+    where = {"lineno": instead_of.lineno, "environment": instead_of.environment}
+    return nodes.Call(nodes.EnvironmentAttribute(attribute, **where), args, [], None, None, **where)
+
+
+_CONTAINERS = (dict, list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)
+
+
+def _written_length(value: Any) -> int:
+    """About how many digits a whole number has; 1 for anything else that is written in short."""
+    if isinstance(value, Undefined):
+        str(value)  # raises, and names what is missing
+    if isinstance(value, Namespace | TemplateModule):
+        raise ExcessError(f"a {type(value).__name__} can't be written out")
+    return value.bit_length() // 3 + 1 if isinstance(value, int) else 1
+
+
+@pass_eval_context
+def tojson(context: EvalContext, value: Any, indent: int | None = None) -> str:
+    """Write a value as JSON; in HTML also safe inside `<script>` and attributes in single quotes."""
+    text = msgspec.json.encode(value, enc_hook=_as_json).decode()
+    if indent is not None:
+        text = msgspec.json.format(text, indent=indent)
+    return Json(text) if not context.autoescape else _harmless_in_html(text)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Undefined | str):
+        return str(value)  # of a missing variable this raises, and names it
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"a {type(value).__name__} can't be written as JSON")
+
+
+def _harmless_in_html(json: str) -> Markup:
+    for character in "<>&'":
+        json = json.replace(character, f"\\u{ord(character):04x}")
+    return Markup(json)  # noqa: S704 - nothing that HTML could mistake is left in it
+
+
+def date(value: Any, layout: str = "%Y-%m-%d %H:%M %Z") -> str:
+    """Write a time by a `strftime` layout: a datetime, an RFC 3339 text, or seconds since the epoch (UTC)."""
+    if isinstance(value, int | float):
+        value = datetime.fromtimestamp(value, UTC)
+    elif isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return str(value.strftime(layout))
