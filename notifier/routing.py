@@ -1,19 +1,26 @@
 """Which jobs an event causes: by the routes of the configuration, and by its own `deliver`. Pure."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from notifier.config import Duration, Retry, Route
-from notifier.errors import Fault, InvalidEventError, Permanent
+from notifier.errors import ConfigError, Fault, InvalidEventError, Permanent
 from notifier.model import Delivery, EventRecord, Job, JobError, JobState, Priority, new_id
 from notifier.rendering import Condition, Text
+from notifier.retry import printable
 
 LaneOf = Callable[[str], str]
 """Takes a destination, returns its lane; raises Permanent for what is no destination at all."""
 
+MAX_DESTINATION = 2048
+"""Characters, as for the destinations that events bring themselves."""
+
 _REMEMBERED_TYPES = 1024
+_NO_DESTINATION_HOLDS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_LOCALE = re.compile(r"[A-Za-z0-9_-]{1,35}")
 
 
 class Verdict(Struct, frozen=True):
@@ -35,22 +42,54 @@ def matches(pattern: str, event_type: str) -> bool:
 class _CompiledRoute:
     """A route, its Jinja2 compiled. Raises ConfigError naming the key that can't be."""
 
-    def __init__(self, route: Route, index: int, schedule: Sequence[Duration]) -> None:
+    def __init__(
+        self, route: Route, index: int, schedule: Sequence[Duration], lanes: Mapping[str, LaneOf]
+    ) -> None:
         key = f"routes[{index}]"
+        if route.channel not in lanes:
+            raise ConfigError(f"{key}.channel", f"no channel {route.channel!r}; there are: {_listed(lanes)}")
         self.route = route
+        self.lane_of = lanes[route.channel]
         self.priority = Priority.named(route.priority)
         self.max_attempts = len(schedule) + 1
         self.destination = Text(route.destination, f"{key}.{'url' if route.url else 'to'}")
         self.locale = Text(route.locale, f"{key}.locale") if route.locale else None
         self.when = Condition(route.when, f"{key}.when") if route.when else None
 
-    def made_out(
-        self, event: EventRecord, data: Mapping[str, Any], lane_of: LaneOf
-    ) -> tuple[str, str, str | None]:
+    def wants(self, event: EventRecord, data: Mapping[str, Any]) -> bool:
+        """Whether its `when` holds. Raises Permanent where that can't be said."""
+        return self.when is None or self.when.holds(event, data)
+
+    def made_out(self, event: EventRecord, data: Mapping[str, Any]) -> tuple[str, str, str | None]:
         """Destination, lane and locale of an event's job. Raises Permanent where they can't be made out."""
         destination = self.destination.render(event, data)
-        locale = self.locale.render(event, data) if self.locale else None
-        return destination, lane_of(destination), locale
+        lane = _lane(destination, self.lane_of)
+        locale = self.locale.render(event, data) if self.locale else ""
+        return destination, lane, locale if _LOCALE.fullmatch(locale) else None
+
+
+def _lane(destination: str, lane_of: LaneOf) -> str:
+    """The lane of a destination. Raises Permanent for one that nothing could be sent to.
+
+    Whatever else a channel raises is a refusal too: a fault of one channel must not cost an event its others.
+    """
+    if not destination.strip():
+        raise Permanent("the destination is empty", code="invalid_destination")
+    if len(destination) > MAX_DESTINATION or _NO_DESTINATION_HOLDS.search(destination):
+        problem = "the destination is too long, or holds a control character"
+        raise Permanent(problem, code="invalid_destination")
+    try:
+        return lane_of(destination)
+    except Permanent as error:
+        code = error.code if error.code != Permanent.code else "invalid_destination"
+        raise Permanent(error.message, code=code) from error
+    except Exception as error:
+        problem = f"the channel can't read it: {type(error).__name__}: {error}"
+        raise Permanent(problem, code="invalid_destination") from error
+
+
+def _listed(lanes: Mapping[str, LaneOf]) -> str:
+    return ", ".join(sorted(lanes)) or "none"
 
 
 class Router:
@@ -60,7 +99,7 @@ class Router:
         self._lanes = lanes
         self._default_schedule = retry.schedule
         self._routes = {
-            route.name: _CompiledRoute(route, index, self._schedule_of(route))
+            route.name: _CompiledRoute(route, index, self._schedule_of(route), lanes)
             for index, route in enumerate(routes)
         }
         self._by_type: dict[str, tuple[_CompiledRoute, ...]] = {}
@@ -90,27 +129,37 @@ class Router:
         return (*(job for job in routed if job is not None), *asked)
 
     def resolve(self, job: Job, event: EventRecord, data: Mapping[str, Any]) -> tuple[str, str, str | None]:
-        """Make out the destination, lane and locale of a job that was born without. Raises Permanent."""
+        """Make out the destination, lane and locale of a job that was born without.
+
+        Raises Permanent: `unknown_route` where the configuration has none of that name and channel any more,
+        `condition_false` where its `when` turns out not to hold, and what a job can be born FAILED with.
+        """
         found = self._routes.get(job.route or "")
-        if found is None:
-            problem = f"the configuration has no route {job.route!r} any more"
+        if found is None or found.route.channel != job.channel:
+            problem = f"the configuration has no route {job.route!r} by {job.channel} any more"
             raise Permanent(problem, code="unknown_route")
-        return found.made_out(event, data, self._lanes[job.channel])
+        if not found.wants(event, data):
+            raise Permanent(f"`when` is false: {found.route.when}", code="condition_false")
+        return found.made_out(event, data)
 
     def explain(self, event: EventRecord, data: Mapping[str, Any]) -> list[Verdict]:
-        """For every route, whether it takes the event, and why not."""
+        """For every route, whether it takes the event, and why not.
+
+        A route whose `when` fails counts as matched: it causes a job, which is born FAILED.
+        """
         return [self._verdict(each, event, data) for each in self._routes.values()]
 
     def _verdict(self, each: _CompiledRoute, event: EventRecord, data: Mapping[str, Any]) -> Verdict:
-        name, pattern = each.route.name, each.route.event
+        name, pattern, when = each.route.name, each.route.event, each.route.when
         if not matches(pattern, event.type):
             return Verdict(name, matched=False, reason=f"{event.type!r} does not match {pattern!r}")
         try:
-            if each.when is not None and not each.when.holds(event, data):
-                return Verdict(name, matched=False, reason=f"not so: {each.when.source}")
+            if not each.wants(event, data):
+                return Verdict(name, matched=False, reason=f"`when` is false: {when}")
         except Permanent as error:
-            return Verdict(name, matched=True, reason=f"its condition failed: {error.message}")
-        return Verdict(name, matched=True, reason=f"{event.type!r} matches {pattern!r}")
+            return Verdict(name, matched=True, reason=f"`when` failed: {error.message}")
+        and_so = f", and `when` is true: {when}" if when else ""
+        return Verdict(name, matched=True, reason=f"{event.type!r} matches {pattern!r}{and_so}")
 
     def _matching(self, event_type: str) -> tuple[_CompiledRoute, ...]:
         found = self._by_type.get(event_type)
@@ -127,11 +176,11 @@ class Router:
         route, error = each.route, None
         destination, lane, locale = None, route.channel, None
         try:
-            if each.when is not None and not each.when.holds(event, data):
+            if not each.wants(event, data):
                 return None
-            destination, lane, locale = each.made_out(event, data, self._lanes[route.channel])
+            destination, lane, locale = each.made_out(event, data)
         except Permanent as raised:
-            error = JobError(raised.code, raised.message)
+            error = JobError(raised.code, printable(raised.message))
         return _job(
             event,
             now,
@@ -167,7 +216,7 @@ class Router:
             now,
             channel=delivery.channel,
             destination=destination,
-            lane=self._lanes[delivery.channel](destination),
+            lane=_lane(destination, self._lanes[delivery.channel]),
             template=delivery.template,
             locale=delivery.locale,
             priority=Priority.named(delivery.priority),
@@ -215,10 +264,9 @@ def _fault_of(delivery: Delivery, pointer: str, lanes: Mapping[str, LaneOf]) -> 
     """Whether an explicit delivery has a channel that there is, and a destination that it takes."""
     lane_of = lanes.get(delivery.channel)
     if lane_of is None:
-        known = ", ".join(sorted(lanes))
-        return Fault(f"{pointer}/channel", f"no channel {delivery.channel!r}; there are: {known}")
+        return Fault(f"{pointer}/channel", f"no channel {delivery.channel!r}; there are: {_listed(lanes)}")
     try:
-        lane_of(delivery.destination or "")
+        _lane(delivery.destination or "", lane_of)
     except Permanent as error:
         return Fault(f"{pointer}/{'to' if delivery.url is None else 'url'}", error.message)
     return None
