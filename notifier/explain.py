@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from notifier.channels import Channel, Content, Message
-from notifier.dispatch.limits import lane_may_take
+from notifier.dispatch.limits import lane_may_take, room_for
 from notifier.dispatch.queue import FairQueue, Lane
 from notifier.errors import DeliveryError
 from notifier.model import EventRecord, Job, JobState, rfc3339
@@ -33,9 +33,13 @@ def why(job: Job, queue: FairQueue, *, now: float, draining: bool) -> Why:
         return _waits_for_time(job, job.next_attempt_at, queue.lane(job.lane))
     if draining:
         return Why(status=job.status, reason="stopping", detail="The notifier is stopping; it goes on after.")
-    claim = queue.claims.get((job.id, job.claim))
-    if claim is not None and not queue.is_waiting(claim):
-        return Why(status=job.status, reason="in_flight", detail="An attempt is under way.")
+    if job.status is JobState.PROCESSING:
+        claim = queue.claims.get((job.id, job.claim))
+        if claim is None:
+            detail = "A worker elsewhere holds it; should that be gone, it comes again when its claim ends."
+            return Why(status=job.status, reason="in_flight", detail=detail)
+        if not queue.is_waiting(claim):
+            return Why(status=job.status, reason="in_flight", detail="An attempt is under way.")
     return _waits_its_turn(job, queue)
 
 
@@ -51,7 +55,8 @@ def _finished(job: Job) -> Why:
 
 
 def _waits_for_time(job: Job, until: float, lane: Lane | None) -> Why:
-    if lane is not None and lane.paused_until is not None:
+    # Within a second: those in flight with the one that paused it failed a little later.
+    if lane is not None and lane.paused_until is not None and until < lane.paused_until + 1:
         return _paused(job, lane)
     if job.error is None and not job.attempts:
         detail = f"It is scheduled for {rfc3339(until)}."
@@ -75,12 +80,9 @@ def _waits_its_turn(job: Job, queue: FairQueue) -> Why:
     if lane is not None and lane.paused_until is not None:
         return _paused(job, lane)
     free = queue.workers - queue.busy
-    if free <= 0:
-        return Why(
-            status=job.status,
-            reason="no_worker",
-            detail=f"All {queue.workers} workers are at other attempts.",
-        )
+    if not room_for(job.priority, free, queue.workers):
+        detail = f"All {queue.workers} workers are at other attempts, or kept for jobs of higher priority."
+        return Why(status=job.status, reason="no_worker", detail=detail)
     busy = sum(lane.in_flight[: job.priority + 1]) if lane else 0
     if not lane_may_take(busy, free):
         detail = f"Lane {job.lane} has {busy} attempts under way, its share while {free} workers are free."

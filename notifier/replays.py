@@ -29,8 +29,6 @@ class Replays:
         self._store = store
         self._clock = clock
         self._on_requeued = on_requeued
-        self._waiting = True
-        """Whether the store may hold a replay that waits; it is asked once after the start."""
 
     async def requeue(self, wanted: JobFilter, *, canary: bool = False, dry_run: bool = False) -> Requeued:
         """Requeue the jobs that a filter means, as they stand now.
@@ -55,7 +53,6 @@ class Replays:
         for job_id in first:
             replay = Replay(id=new_id("rpl", now), filter=wanted, canary_job_id=job_id, created_at=now)
             await self._store.add_replay(replay)
-        self._waiting = True
         self._on_requeued()
         return len(first)
 
@@ -68,11 +65,7 @@ class Replays:
 
     async def advance(self) -> None:
         """Send on the replays whose canary completed; drop those whose canary did not."""
-        if not self._waiting:
-            return
-        waiting = await self._store.replays()
-        self._waiting = bool(waiting)
-        for replay in waiting:
+        for replay in await self._store.replays():
             await self._advance(replay)
 
     async def _advance(self, replay: Replay) -> None:

@@ -1,0 +1,250 @@
+"""Answers to "why?", in each situation that a job can be in, and what an event would cause."""
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from support.builders import LANE, NOW, event_record, job
+
+from notifier.channels import Channel, FunctionChannel, Message, Receipt
+from notifier.config import Retry, Route
+from notifier.dispatch.queue import FairQueue
+from notifier.explain import Why, preview, why
+from notifier.model import Claim, Job, JobError, JobState, Priority, rfc3339
+from notifier.rendering import Renderer
+from notifier.routing import Router
+from notifier.store.base import Submission
+
+PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = JobState
+REFUSED = JobError("http_503", "the receiver answered 503")
+
+
+@pytest.fixture
+async def queue() -> AsyncIterator[FairQueue]:
+    """A queue before four workers, on a running loop."""
+    made = FairQueue(capacity=256, workers=4)
+    yield made
+    made.close()
+
+
+def ask(asked: Job, queue: FairQueue, *, draining: bool = False) -> Why:
+    """Ask about a job now."""
+    return why(asked, queue, now=NOW, draining=draining)
+
+
+def held(queue: FairQueue, **changes: Any) -> Job:
+    """A claimed job, in the window."""
+    claimed = job(status=PROCESSING, claim=1, **changes)
+    queue.put(Claim(claimed, event_record()))
+    return claimed
+
+
+async def busy(queue: FairQueue, lanes: list[str], **changes: Any) -> None:
+    """Set a worker to a job of each lane."""
+    for lane in lanes:
+        held(queue, lane=lane, **changes)
+        await queue.get()
+
+
+# Finished ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "says"),
+    [
+        (COMPLETED, None, "The receiver took it."),
+        (FAILED, REFUSED, "Last error: http_503: the receiver answered 503"),
+        (CANCELLED, None, "Requeue it"),
+        (CANCELLED, REFUSED, "Last error: http_503"),
+    ],
+)
+def test_a_finished_job_waits_for_nothing(
+    queue: FairQueue, state: JobState, error: JobError | None, says: str
+) -> None:
+    """It says what it is, and what went wrong last; the same while the notifier stops."""
+    for draining in (False, True):
+        answer = ask(job(status=state, error=error), queue, draining=draining)
+        assert (answer.status, answer.reason, answer.until) == (state, state.lower(), None)
+        assert says in answer.detail
+
+
+# It is not time yet --------------------------------------------------------------------------------
+
+
+def test_a_scheduled_job_waits_for_its_time(queue: FairQueue) -> None:
+    """It was never tried, and says when it will be."""
+    at = NOW + 3600
+    assert ask(job(next_attempt_at=at), queue) == Why(
+        status=PENDING, reason="scheduled", detail=f"It is scheduled for {rfc3339(at)}.", until=at
+    )
+
+
+def test_a_retried_job_waits_for_its_backoff(queue: FairQueue) -> None:
+    """It says which attempt is next, of how many, and why the last one failed."""
+    answer = ask(job(next_attempt_at=NOW + 300, attempts=2, max_attempts=8, error=REFUSED), queue)
+    assert (answer.reason, answer.until) == ("backoff", NOW + 300)
+    assert answer.detail.startswith("Attempt 3 of 8 comes at ")
+    assert answer.detail.endswith("Last error: http_503: the receiver answered 503")
+
+
+def test_a_job_that_comes_later_is_not_told_of_the_drain(queue: FairQueue) -> None:
+    """That the notifier stops isn't what it waits for."""
+    assert ask(job(next_attempt_at=NOW + 300), queue, draining=True).reason == "scheduled"
+
+
+async def test_a_job_of_a_paused_lane_waits_for_the_lane(queue: FairQueue) -> None:
+    """Due or not, it says until when, what is wrong with the provider, and that it costs no attempt."""
+    queue.pause(LANE, seconds=60, until=NOW + 60, reason="the relay is down")
+    for waiting in (
+        job(next_attempt_at=NOW + 60, error=REFUSED),
+        job(next_attempt_at=NOW + 60.2, error=REFUSED),
+        job(next_attempt_at=NOW),
+        held(queue),
+    ):
+        answer = ask(waiting, queue)
+        assert (answer.reason, answer.until) == ("lane_paused", NOW + 60)
+        assert answer.detail == f"Lane {LANE} waits, at no cost to its jobs: the relay is down"
+
+
+async def test_a_job_due_long_after_a_pause_does_not_wait_for_it(queue: FairQueue) -> None:
+    """A lane that is paused for a minute is no reason for what is scheduled for next week."""
+    queue.pause(LANE, seconds=60, until=NOW + 60, reason="the relay is down")
+    assert ask(job(next_attempt_at=NOW + 9e5), queue).reason == "scheduled"
+
+
+async def test_a_pause_of_another_lane_is_no_reason(queue: FairQueue) -> None:
+    """One lane's trouble is its own."""
+    queue.pause("elsewhere", seconds=60, until=NOW + 60, reason="the relay is down")
+    assert ask(job(), queue).reason == "due"
+
+
+# It is time, and yet -------------------------------------------------------------------------------
+
+
+def test_a_due_job_of_a_notifier_that_stops_waits_for_the_next(queue: FairQueue) -> None:
+    """It goes on after the restart."""
+    assert ask(job(), queue, draining=True).reason == "stopping"
+
+
+async def test_a_job_being_attempted_is_in_flight(queue: FairQueue) -> None:
+    """Nothing stands between it and its delivery."""
+    claimed = held(queue)
+    await queue.get()
+    assert ask(claimed, queue).reason == "in_flight"
+
+
+def test_a_job_claimed_by_others_is_in_flight_there(queue: FairQueue) -> None:
+    """A worker of another process holds it; it isn't said to be about to be attempted here."""
+    answer = ask(job(status=PROCESSING, claim=3), queue)
+    assert answer.reason == "in_flight"
+    assert "when its claim ends" in answer.detail
+
+
+async def test_a_job_waits_for_a_worker_while_all_are_busy(queue: FairQueue) -> None:
+    """Claimed already or still in the store, it says that it is workers that lack."""
+    await busy(queue, ["a", "b", "c", "d"])
+    for waiting in (job(), held(queue)):
+        answer = ask(waiting, queue)
+        assert answer.reason == "no_worker"
+        assert answer.detail.startswith("All 4 workers are at other attempts")
+
+
+async def test_a_low_job_does_not_count_on_workers_kept_for_others(queue: FairQueue) -> None:
+    """A free worker that a low job never gets is no reason to say that it is about to be attempted."""
+    await busy(queue, ["a", "b", "c"])
+    assert ask(held(queue, priority=Priority.LOW), queue).reason == "no_worker"
+    assert ask(job(priority=Priority.HIGH), queue).reason == "due"
+
+
+async def test_a_job_waits_for_its_lanes_share(queue: FairQueue) -> None:
+    """Its lane has as many attempts under way as it may, while others have workers free."""
+    await busy(queue, [LANE, LANE])
+    answer = ask(held(queue), queue)
+    assert answer.reason == "lane_limit"
+    assert answer.detail == f"Lane {LANE} has 2 attempts under way, its share while 2 workers are free."
+
+
+async def test_a_high_job_does_not_wait_for_what_is_below_it(queue: FairQueue) -> None:
+    """Its lane's attempts of lower priority don't count against it."""
+    await busy(queue, [LANE, LANE], priority=Priority.LOW)
+    assert ask(held(queue, priority=Priority.LOW), queue).reason == "lane_limit"
+    assert ask(job(priority=Priority.HIGH), queue).reason == "due"
+
+
+def test_a_due_job_with_nothing_in_its_way_is_about_to_go(queue: FairQueue) -> None:
+    """There is nothing to wait for."""
+    assert ask(job(), queue) == Why(
+        status=PENDING, reason="due", detail="It is due and about to be attempted."
+    )
+
+
+# What an event would cause -------------------------------------------------------------------------
+
+
+async def accept(_message: Message) -> Receipt:
+    """Never called: a preview sends nothing."""
+    raise AssertionError
+
+
+@pytest.fixture
+def channels() -> Mapping[str, Channel]:
+    """Two channels."""
+    return {name: FunctionChannel(name, accept, 60) for name in ("webhook", "email")}
+
+
+ROUTES = (
+    Route(name="erp", event="order.*", channel="webhook", url="https://erp.example/hooks"),
+    Route(name="big", event="order.*", channel="webhook", url="https://b.example/", when="data.total > 500"),
+    Route(name="mail", event="order.*", channel="email", to="{{ data.email }}", template="order"),
+    Route(name="welcome", event="user.signup", channel="email", to="a@b.example", template="welcome"),
+)
+
+
+def previewed(folder: Path, channels: Mapping[str, Channel], body: str) -> dict[str, Any]:
+    """Preview an order."""
+    router = Router(ROUTES, Retry(), {name: each.lane for name, each in channels.items()})
+    event = event_record(body=body)
+    data = event.decoded_data()
+    submission = Submission(event, router.jobs(event, data, (), NOW))
+    return preview(submission, data, router, Renderer(folder), channels)
+
+
+def test_a_preview_gives_every_routes_verdict(tmp_path: Path, channels: Mapping[str, Channel]) -> None:
+    """Those that match, and why the others don't."""
+    shown = previewed(tmp_path, channels, '{"total": 120, "email": "ada@example.com"}')
+    assert shown["event"] == {
+        "type": "order.paid",
+        "tenant": None,
+        "data": {"total": 120, "email": "ada@example.com"},
+    }
+    assert [(each["route"], each["matched"]) for each in shown["routes"]] == [
+        ("erp", True),
+        ("big", False),
+        ("mail", True),
+        ("welcome", False),
+    ]
+    assert "data.total > 500" in shown["routes"][1]["reason"]
+    assert "'user.signup'" in shown["routes"][3]["reason"]
+
+
+def test_a_preview_shows_what_would_be_sent(tmp_path: Path, channels: Mapping[str, Channel]) -> None:
+    """Rendered, as the channel would send it, in JSON's types."""
+    (tmp_path / "order").mkdir()
+    (tmp_path / "order" / "subject.txt").write_text("Thanks for {{ data.total }}")
+    shown = previewed(tmp_path, channels, '{"total": 120, "email": "ada@example.com"}')
+    erp, mail = shown["deliveries"]
+    assert (erp["route"], erp["message"]["destination"]) == ("erp", "https://erp.example/hooks")
+    assert mail["destination"] == "ada@example.com"
+    assert mail["message"]["content"]["subject"] == "Thanks for 120"
+    assert msgspec.json.encode(shown)
+
+
+def test_a_preview_shows_what_would_fail(tmp_path: Path, channels: Mapping[str, Channel]) -> None:
+    """A destination that can't be made out, or a template that is missing: beside what works."""
+    erp, mail = previewed(tmp_path, channels, '{"total": 120}')["deliveries"]
+    assert "message" in erp
+    assert mail["error"]["code"] == "destination_error"
+    _, mail = previewed(tmp_path, channels, '{"total": 120, "email": "ada@example.com"}')["deliveries"]
+    assert mail["error"] == {"code": "template_error", "message": "order: there is no such template"}
