@@ -481,15 +481,15 @@ def _settle_all(database: sqlite3.Connection, settlements: Sequence[Settlement])
         if index not in stale and firsts.setdefault(each.job_id, index) != index:
             stale.add(index)  # settled earlier in this very batch
     live = sorted(firsts.values())
-    database.execute(_sql["settle"], {"settlements": json_text([values[index] for index in live])})
     attempts = []
     for index in live:
         settled = settlements[index]
         if settled.attempt is not None:
             attempts.append(rows.attempt_values(settled, settled.attempt))
-        if settled.destination is not None:
+        if settled.destination is not None:  # before the state: a COMPLETED job has a destination
             made_out = {"id": settled.job_id, "destination": settled.destination, "lane": settled.lane}
             database.execute(_sql["make_out"], made_out)
+    database.execute(_sql["settle"], {"settlements": json_text([values[index] for index in live])})
     _insert_rows(database, "insert_attempts", attempts)
     return [index not in stale for index in range(len(values))]
 
