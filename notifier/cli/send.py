@@ -1,13 +1,12 @@
 """`notifier send`: one event, or a file of them that can be sent again without harm."""
 
 import sys
-from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from notifier.cli.client import Client, Server, server_options
+from notifier.cli.client import Server, server_options
 from notifier.cli.program import FAILED, json_option, print_json, printable, usage_error
 from notifier.errors import NotifierError
 
@@ -109,12 +108,19 @@ def _counted(number: int, noun: str) -> str:
 
 def _send_file(server: Server, name: str, *, retry_for: float, as_json: bool) -> int:
     from notifier.cli.bulk import Bulk, Tally, batches
+    from notifier.cli.input import Input
+    from notifier.cli.loop import TurnLoop
 
     tally = Tally()
     client = server.client("ingest")
     bulk = Bulk(client, tally, retry_for=retry_for)
     try:
-        with _open(name) as stream, _Progress(stream) as progress, _Loop(client) as loop:
+        with (
+            Input(name) as stream,
+            _Progress(stream.size) as progress,
+            TurnLoop() as loop,
+            loop.entered(client),
+        ):
             for batch in batches(stream):
                 loop.run(bulk.send(batch))
                 _report_refused(tally, as_json=as_json)
@@ -126,15 +132,6 @@ def _send_file(server: Server, name: str, *, retry_for: float, as_json: bool) ->
         _report_refused(tally, as_json=as_json)
         _sum_up(tally, as_json=as_json)
     return FAILED if tally.refused else 0
-
-
-def _open(name: str) -> BufferedReader:
-    if name == "-":
-        return cast("BufferedReader", sys.stdin.buffer)
-    try:
-        return Path(name).open("rb")
-    except OSError as error:
-        raise usage_error(f"{name}: {error.strerror}") from None
 
 
 def _report_refused(tally: "Tally", *, as_json: bool) -> None:
@@ -161,30 +158,10 @@ def _sum_up(tally: "Tally", *, as_json: bool) -> None:
     )
 
 
-class _Loop:
-    """An event loop that runs between reads: reading blocks, and Ctrl-C must reach a blocked read."""
-
-    def __init__(self, client: Client) -> None:
-        import asyncio
-
-        self._runner = asyncio.Runner()
-        self._client = client
-        self.run = self._runner.run
-
-    def __enter__(self) -> Self:
-        self._runner.__enter__()
-        self.run(self._client.__aenter__())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.run(self._client.__aexit__(None, None, None))
-        self._runner.close()
-
-
 class _Progress:
     """A bar on a terminal, nothing elsewhere."""
 
-    def __init__(self, stream: BufferedReader) -> None:
+    def __init__(self, size: int | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -198,7 +175,7 @@ class _Progress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=_size(stream))
+        self._task = self._bar.add_task("", total=size)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -212,15 +189,3 @@ class _Progress:
         sent = tally.accepted + tally.duplicates
         words = f"{_counted(sent, 'event')}" + (f", {tally.refused:,} refused" if tally.refused else "")
         self._bar.update(self._task, completed=position, description=words)
-
-
-def _size(stream: BufferedReader) -> int | None:
-    """How many bytes are to be read, where that can be known."""
-    import os
-    import stat
-
-    try:
-        status = os.fstat(stream.fileno())
-    except (OSError, ValueError):
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None

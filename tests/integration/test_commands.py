@@ -295,7 +295,7 @@ async def test_a_server_that_stays_away_ends_the_run(config: Path) -> None:
 
 
 async def test_ctrl_c_reaches_a_run_that_waits_for_input(server: Program) -> None:
-    """A pipe that nobody writes to is left quietly: 130, what was sent summed up, no traceback."""
+    """A pipe that nobody writes to is left quietly: 130, what came of it summed up, no traceback."""
     url = await server.listening()
     process = await asyncio.create_subprocess_exec(
         COMMAND,
@@ -312,7 +312,9 @@ async def test_ctrl_c_reaches_a_run_that_waits_for_input(server: Program) -> Non
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert process.returncode == 130
-    assert out == b"1 event accepted, 0 duplicates, 0 refused\n"
+    # The server took it; whether its answer was in yet when the run was broken off, nobody knows.
+    assert out in {f"{told} accepted, 0 duplicates, 0 refused\n".encode() for told in ("1 event", "0 events")}
+    assert b"run the same command again" in err
     assert b"Traceback" not in err
 
 
