@@ -31,6 +31,7 @@ from notifier.config import Auth, Config, Relay, Server, StoreSection
 from notifier.dashboard.mail import read_mail
 from notifier.inbox import Hook, Inbox, Mail
 from notifier.model import Job
+from notifier.store import file_url
 
 LOOPBACK = "127.0.0.1"
 MAX_MESSAGE = 32 * 1024**2
@@ -175,7 +176,7 @@ def caught(config: Config, catcher: Catcher, directory: Path, port: int | None) 
         config,
         server=server,
         auth=Auth(),
-        store=StoreSection(url=f"sqlite:///{directory / 'dev.db'}"),
+        store=StoreSection(url=file_url(directory / "dev.db")),
         channels=msgspec.structs.replace(config.channels, email=email),
     )
 

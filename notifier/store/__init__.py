@@ -5,7 +5,7 @@ from pathlib import Path
 from notifier.errors import ConfigError
 from notifier.store.base import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "file_url", "open_store"]
 
 
 def open_store(url: str, directory: Path) -> Store:
@@ -19,3 +19,8 @@ def open_store(url: str, directory: Path) -> Store:
     from notifier.store.sqlite import SqliteStore
 
     return SqliteStore(directory / path[1:])
+
+
+def file_url(path: Path) -> str:
+    """The url of the store in a file, for `open_store`; `path` is absolute."""
+    return f"sqlite:///{path}"

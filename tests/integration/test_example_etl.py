@@ -27,7 +27,8 @@ async def site() -> AsyncIterator[TestServer]:
 
     app = web.Application()
     app.add_routes([web.get("/good", good), web.get("/untitled", untitled)])
-    async with TestServer(app) as server:
+    server = TestServer(app)
+    async with server:
         yield server
 
 

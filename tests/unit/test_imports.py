@@ -23,7 +23,7 @@ STREET: tuple[frozenset[str], ...] = (
     frozenset({"notifier", "server", "dev"}),
     frozenset({"service"}),
     frozenset({"web", "dashboard", "dispatch", "upkeep", "explain", "replays"}),
-    frozenset({"store", "channels", "rendering", "routing", "sandbox", "ingest", "cloudevents", "inbox"}),
+    frozenset({"store", "channels", "rendering", "routing", "ingest", "cloudevents", "inbox"}),
     frozenset({"retry", "config"}),
     frozenset({"model"}),
     frozenset({"errors", "metrics", "logs"}),

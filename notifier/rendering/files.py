@@ -1,0 +1,145 @@
+"""The templates folder: which files a template has for which part and locale, and when one has changed."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import BaseLoader, Environment, TemplateNotFound
+
+from notifier.errors import TemplateError
+
+RECHECK_SECONDS = 1.0
+"""How soon a changed, new or removed file is seen."""
+
+_KEPT_FOLDERS = 1024
+_PLAIN = ("",)
+_PARTS = {
+    ("subject", "txt"): "subject",
+    ("body", "html"): "html",
+    ("body", "txt"): "text",
+    ("payload", "json"): "payload",
+}
+_PART_FILE = re.compile(r"(subject|body|payload)(?:\.([A-Za-z0-9_-]{1,35}))?\.(txt|html|json)")
+_SEGMENT = re.compile(r"[^/\\\x00:]+")
+_TEMPLATE_SUFFIXES = frozenset({".html", ".txt", ".json", ".jinja", ".j2"})
+
+
+class TemplateFiles(BaseLoader):
+    """The templates folder, looked at no more often than every `RECHECK_SECONDS`.
+
+    Template names come from callers of the API: none may lead out of the folder.
+    """
+
+    def __init__(self, root: Path, clock: Callable[[], float]) -> None:
+        self.root = root
+        self._clock = clock
+        self._folders: dict[str, tuple[float, dict[tuple[str, str], str]]] = {}
+        self._stamps: dict[str, tuple[float, tuple[int, int, int] | None]] = {}
+
+    def chosen(self, template: str, parts: Collection[str], locale: str | None) -> list[tuple[str, str]]:
+        """Each of the parts that has a file, and that file's name. Raises TemplateError for no template."""
+        known = self._parts(template)
+        if not known:
+            raise TemplateError("there is no such template", template=template)
+        tags = _fallbacks(locale) if locale else _PLAIN
+        return [
+            (part, known[part, tag])
+            for part in _PARTS.values()
+            if part in parts and (tag := _first(tags, part, known)) is not None
+        ]
+
+    def _parts(self, template: str) -> dict[tuple[str, str], str]:
+        """The files of a template, by part and locale."""
+        now = self._clock()
+        known = self._folders.get(template)
+        if known is None or known[0] <= now:
+            if len(self._folders) >= _KEPT_FOLDERS:
+                self._folders.clear()
+            known = self._folders[template] = (now + RECHECK_SECONDS, self._look_for_parts(template))
+        return known[1]
+
+    def _look_for_parts(self, template: str) -> dict[tuple[str, str], str]:
+        if not _is_inside(template):
+            return {}
+        try:
+            files = sorted(entry.name for entry in (self.root / template).iterdir() if entry.is_file())
+        except (OSError, ValueError):
+            return {}
+        return {part: f"{template}/{name}" for name in files if (part := _part_of(name))}
+
+    def get_source(self, _environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        """Read a file for Jinja2. Raises TemplateNotFound."""
+        stamp = self._stamp(template)
+        if stamp is None:
+            raise TemplateNotFound(template)
+        source = (self.root / template).read_text("utf-8")
+        # Jinja2 mixes file names and template names up in some errors: here both are the same.
+        return source, template, lambda: self._stamp(template) == stamp
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return self._stamp(name) is not None
+
+    def _stamp(self, name: str) -> tuple[int, int, int] | None:
+        """What changes with a file's contents; None for no file."""
+        now = self._clock()
+        known = self._stamps.get(name)
+        if known is None or known[0] <= now:
+            if len(self._stamps) >= _KEPT_FOLDERS * len(_PARTS):
+                self._stamps.clear()
+            known = self._stamps[name] = (now + RECHECK_SECONDS, self._look_at(name))
+        return known[1]
+
+    def _look_at(self, name: str) -> tuple[int, int, int] | None:
+        path = self.root / name
+        try:
+            if not _is_inside(name) or not path.is_file():
+                return None
+            found = path.stat()
+        except (OSError, ValueError):
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def templates(self) -> list[str]:
+        """Every folder that holds a part."""
+        places = (name.rpartition("/") for name in self.names())
+        return sorted({folder for folder, _, file in places if folder and _part_of(file)})
+
+    def names(self) -> list[str]:
+        """Every file that holds a template."""
+        files = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
+        return sorted(file.as_posix() for file in files if _is_template(file))
+
+
+def _is_template(file: Path) -> bool:
+    return file.suffix in _TEMPLATE_SUFFIXES and not any(segment.startswith(".") for segment in file.parts)
+
+
+def _is_inside(name: str) -> bool:
+    return all(_SEGMENT.fullmatch(segment) and segment not in {".", ".."} for segment in name.split("/"))
+
+
+def _part_of(file: str) -> tuple[str, str] | None:
+    """Which part, in which locale, a file of a template holds."""
+    found = _PART_FILE.fullmatch(file)
+    part = _PARTS.get((found[1], found[3])) if found else None
+    return (part, _normal(found[2] or "")) if found and part else None
+
+
+def _normal(locale: str) -> str:
+    return locale.replace("_", "-").lower()
+
+
+def _first(tags: tuple[str, ...], part: str, known: Mapping[tuple[str, str], str]) -> str | None:
+    for tag in tags:
+        if (part, tag) in known:
+            return tag
+    return None
+
+
+@lru_cache(maxsize=256)
+def _fallbacks(locale: str) -> tuple[str, ...]:
+    """`fr_CA` → `fr-ca`, `fr`, and the plain one."""
+    subtags = _normal(locale).split("-")
+    return (*("-".join(subtags[:length]) for length in range(len(subtags), 0, -1)), "")

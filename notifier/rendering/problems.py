@@ -1,0 +1,67 @@
+"""What went wrong in a template, as its author needs to be told: the file, the line, the variable's path."""
+
+import traceback
+from typing import Any
+
+from jinja2 import Template, TemplateNotFound, TemplateSyntaxError, Undefined
+from jinja2.exceptions import UndefinedError
+
+from notifier.errors import TemplateError
+from notifier.rendering.variables import Variables
+
+_MAX_PROBLEM = 500
+_SEARCHED_VALUES = 100_000
+
+
+def explained(error: Exception, template: str, variables: Variables) -> TemplateError:
+    """Turn whatever a template raised into what its author needs to know."""
+    if isinstance(error, TemplateSyntaxError):
+        return TemplateError(
+            error.message or "syntax error", template=error.name or template, line=error.lineno
+        )
+    line = None
+    culprit = None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        culprit = frame.f_locals.get("self")
+        compiled = frame.f_globals.get("__jinja_template__")
+        if isinstance(compiled, Template):
+            template, line = compiled.name or template, compiled.get_corresponding_lineno(number)
+    return TemplateError(_problem(error, culprit, variables), template=template, line=line)
+
+
+def _problem(error: Exception, culprit: object, variables: Variables) -> str:
+    if isinstance(error, TemplateNotFound):
+        return f"there is no {error.message!r}"
+    if isinstance(error, UndefinedError) and isinstance(culprit, Undefined):
+        return _missing(error, culprit, variables)
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8 text"
+    if isinstance(error, UnicodeEncodeError):
+        return "the result holds half of a surrogate pair, which is no text"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:_MAX_PROBLEM])
+
+
+def _missing(error: UndefinedError, culprit: Undefined, variables: Variables) -> str:
+    """Name a missing variable by the path that leads to it, such as `data.items[3].price`."""
+    path = _path_to(culprit._undefined_obj, variables)  # noqa: SLF001 - Jinja2 tells it nowhere else
+    if path is None:
+        return error.message or "a variable is undefined"
+    return f"'{path}.{culprit._undefined_name}' is undefined"  # noqa: SLF001
+
+
+def _path_to(wanted: object, variables: Variables) -> str | None:
+    """Find a dict or list among the variables by identity; None when it isn't there."""
+    if not isinstance(wanted, dict | list):
+        return None
+    pending: list[tuple[str, Any]] = list(variables.items())
+    for path, value in pending:  # which grows as it is walked
+        if value is wanted:
+            return path
+        if len(pending) > _SEARCHED_VALUES:
+            return None
+        if isinstance(value, dict):
+            pending += [(f"{path}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            pending += [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
+    return None

@@ -1,0 +1,154 @@
+"""templates/ → subject, HTML, text and payload.
+
+Whatever goes wrong in a template is a `TemplateError` that names the file, the line and the variable.
+"""
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jinja2 import nodes
+
+from notifier.channels import Content
+from notifier.errors import TemplateError
+from notifier.model import EventRecord, Job
+from notifier.rendering.files import TemplateFiles
+from notifier.rendering.problems import explained
+from notifier.rendering.sandbox import JsonSandbox, Sandbox
+from notifier.rendering.variables import event_variables, job_variables
+
+MAX_OUTPUT = 4 * 1024 * 1024
+"""How many characters one render may put out, all its parts together."""
+
+_REFERENCES = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
+
+
+class Renderer:
+    """Makes a job's content from its template, a folder of subject.txt, body.html, body.txt, payload.json.
+
+    `path` is the templates folder. `max_output` is in characters, for all parts of one render together.
+    `clock` is monotonic, in seconds: files are looked at again after `RECHECK_SECONDS`.
+    """
+
+    def __init__(
+        self, path: Path, *, max_output: int = MAX_OUTPUT, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.path = path
+        self._max_output = max_output
+        self._files = TemplateFiles(path, clock)
+        self._pages = Sandbox(self._files, limit=max_output)
+        self._payloads = JsonSandbox(self._files, limit=max_output)
+
+    def render(
+        self,
+        template: str,
+        parts: Collection[str],
+        *,
+        event: EventRecord,
+        data: Mapping[str, Any],
+        job: Job,
+        locale: str | None = None,
+    ) -> Content:
+        """Render those of `parts` (`channels.ALL_PARTS`) that the template has a file for.
+
+        For the locale `fr-CA` each part is looked for as `fr-CA`, then as `fr`, then plain; case, `-` and
+        `_` make no difference. Raises TemplateError.
+        """
+        chosen = self._files.chosen(template, parts, locale)
+        variables = event_variables(event, data) | {"job": job_variables(job)}
+        for sandbox in (self._pages, self._payloads):
+            sandbox.budget.refill()
+        made: dict[str, str] = {}
+        for part, name in chosen:
+            room = self._max_output - sum(map(len, made.values()))
+            made[part] = _FINISH[part](name, self._text(name, variables, room))
+        return Content(**made)
+
+    def _text(self, name: str, variables: dict[str, Any], room: int) -> str:
+        sandbox = self._sandbox(name)
+        try:
+            text = sandbox.produce(sandbox.get_template(name), variables, room)
+            text.encode()
+        except Exception as error:
+            raise explained(error, name, variables) from error
+        return text
+
+    def _sandbox(self, name: str) -> Sandbox:
+        return self._payloads if name.endswith(".json") else self._pages
+
+    def names(self) -> list[str]:
+        """The templates there are."""
+        return self._files.templates()
+
+    def check(self) -> list[TemplateError]:
+        """Compile every file below the templates folder, and look for the layouts it names."""
+        return [problem for name in self._files.names() for problem in self._problems(name)]
+
+    def _problems(self, name: str) -> Iterator[TemplateError]:
+        sandbox = self._sandbox(name)
+        sandbox.budget.refill()
+        try:
+            source, _, _ = self._files.get_source(sandbox, name)
+            tree = sandbox.parse(source, name)
+            sandbox.compile(source, name)
+        except Exception as error:
+            yield explained(error, name, {})
+            return
+        for wanted, line in _references(tree):
+            if not self._files.has(wanted):
+                yield TemplateError(f"there is no {wanted!r}", template=name, line=line)
+
+
+def _references(tree: nodes.Template) -> Iterator[tuple[str, int]]:
+    """The files that a template always needs, and the lines that say so."""
+    for node in tree.find_all(_REFERENCES):
+        named = getattr(node, "template", None)
+        always = not getattr(node, "ignore_missing", False)
+        if always and isinstance(named, nodes.Const) and isinstance(named.value, str):
+            yield named.value, node.lineno
+
+
+# What is made of a rendered file -----------------------------------------------------------------
+
+
+def _one_line(_name: str, text: str) -> str:
+    return " ".join(text.split())
+
+
+def _as_it_is(_name: str, text: str) -> str:
+    return text
+
+
+def _valid_json(name: str, text: str) -> str:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise TemplateError(f"the result is not JSON: {_json_problem(text, error)}", template=name) from None
+    return text
+
+
+def _json_problem(text: str, error: Exception) -> str:
+    """Where it stops being JSON, as line and column of the result."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as found:
+        return f"{found.msg} at line {found.lineno}, column {found.colno} of {_excerpt(text, found.pos)}"
+    except RecursionError:
+        return "it nests too deep"
+    return str(error)
+
+
+def _excerpt(text: str, position: int) -> str:
+    start = max(0, position - 30)
+    return repr(text[start : position + 30])
+
+
+_FINISH: dict[str, Callable[[str, str], str]] = {
+    "subject": _one_line,
+    "html": _as_it_is,
+    "text": _as_it_is,
+    "payload": _valid_json,
+}
