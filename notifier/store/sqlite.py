@@ -50,6 +50,9 @@ _WRITER_PRAGMAS = (
     "PRAGMA journal_size_limit = 67108864",
 )
 
+_NEW: tuple[str | None, Any] = (None, None)
+"""The fingerprint and first event of a key that was never seen."""
+
 _sql = sql.load("sqlite.sql")
 _Result = TypeVar("_Result")
 Work = Callable[[sqlite3.Connection], Any]
@@ -533,20 +536,22 @@ class _Adding:
     def _one_call(
         self, call: Sequence[Submission], known: dict[str, tuple[str | None, Any]]
     ) -> list[Added] | IdempotencyConflictError:
-        answers, fresh, keys = [], [], dict(known)
+        answers: list[Added] = []
+        fresh: list[Submission] = []
+        own: dict[str, tuple[str | None, Any]] = {}
         for index, submission in enumerate(call):
             key = submission.event.idempotency_key
-            fingerprint, first = keys.get(key, (None, None)) if key else (None, None)
+            fingerprint, first = (own.get(key) or known.get(key, _NEW)) if key else _NEW
             if key and first is not None and fingerprint != submission.event.fingerprint:
                 return IdempotencyConflictError(key, index)
             if first is not None:
                 answers.append(self._duplicate(first))
                 continue
             if key:
-                keys[key] = (submission.event.fingerprint, submission)
+                own[key] = (submission.event.fingerprint, submission)
             fresh.append(submission)
             answers.append(Added(submission.event, submission.jobs, duplicate=False))
-        known.update(keys)
+        known.update(own)
         self.fresh += fresh
         return answers
 
@@ -599,7 +604,7 @@ class _Claiming(msgspec.Struct, kw_only=True):
         """Claim, and return the JSON text of the query `claimed`."""
         if self.only is not None:
             self._take(database, [lane for lane in dict.fromkeys(self.only) if lane not in self.exclude])
-        else:
+        elif database.execute(_sql["is_any_due"], {"now": self.now}).fetchone()[0]:
             rounds = self._once_round(database, self.scanned.get(self.priority, ""))
             cuts = (self._take(database, lanes) for lanes in rounds)
             self.scanned[self.priority] = next(filter(None, cuts), "")

@@ -29,6 +29,7 @@ class Connection(aiosqlite.Connection):
 
     async def connect(self) -> None:
         """Connect. Where that fails, the thread has ended by the time the error is raised."""
+        self._thread.daemon = True  # a store that nobody closed must not keep the process from ending
         try:
             await self
         except BaseException:
@@ -60,7 +61,7 @@ class GroupWriter:
 
     async def write(self, operation: Any) -> Any:
         """Have an operation committed and synced; returns its result or raises its exception."""
-        if self._closing:
+        if self._closing or self._task.done():
             raise StoreUnavailableError("the store is closed")
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((operation, future))

@@ -41,6 +41,9 @@ FROM job JOIN event ON event.seq = job.event_seq
 WHERE job.event_seq = (SELECT seq FROM event WHERE id = :id)
 ORDER BY job.seq
 
+-- name: is_any_due
+SELECT EXISTS (SELECT 1 FROM job WHERE status = 'PENDING' AND next_attempt_at <= :now)
+
 -- name: due_lanes
 -- A loose scan: one seek a lane, however many jobs wait in it.
 WITH RECURSIVE found (lane, nth) AS (
