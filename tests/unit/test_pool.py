@@ -345,7 +345,7 @@ async def test_a_template_that_lacks_a_variable_fails_its_job_at_once(shop: Shop
     assert failed.error is not None
     assert failed.error.code == "template_error"
     assert failed.error.message.startswith("welcome/body.html, line 3: ")
-    assert "'name'" in failed.error.message
+    assert "data.name" in failed.error.message
     assert not shop.delivered
     sibling, _ = await shop.attempted(event_record())
     assert sibling.status is COMPLETED
@@ -393,11 +393,27 @@ async def test_a_destination_that_still_can_not_be_made_out_fails_again(shop: Sh
 
 
 async def test_a_destination_of_a_channel_that_is_gone_is_recorded_too(shop: Shop) -> None:
-    """A job that was born FAILED, of a channel that its route no longer has, doesn't come again for ever."""
+    """A job that was born FAILED, of a channel that its route no longer has, fails again with the reason."""
     event = event_record(body='{"url": "https://found.example/hooks"}')
-    waits, (attempt,) = await shop.attempted(event, made=failed_job(event, channel="sms"))
-    assert (waits.status, waits.attempts) == (PENDING, 1)
+    failed, (attempt,) = await shop.attempted(event, made=failed_job(event, channel="sms"))
+    assert (failed.status, failed.attempts) == (FAILED, 1)
     assert attempt.error is not None
+    assert "'sms'" in attempt.error.message
+
+
+async def test_anything_that_making_out_a_destination_raises_is_recorded(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of a plugin's lane, or of our own, is that job's alone."""
+
+    def resolve(*_: object) -> None:
+        raise KeyError("bad luck")
+
+    monkeypatch.setattr(shop.pool._router, "resolve", resolve)
+    event = event_record()
+    waits, (attempt,) = await shop.attempted(event, made=failed_job(event))
+    assert (waits.status, waits.attempts) == (PENDING, 1)
+    assert attempt.error == JobError("KeyError", "KeyError: 'bad luck'")
 
 
 # The provider's fault ------------------------------------------------------------------------------
