@@ -61,9 +61,8 @@ def test_an_interrupted_turn_ends_in_a_keyboard_interrupt(
     """Whatever the work makes of it; and what is open is closed on the same loop after."""
     resource = Resource()
     before = signal.getsignal(signal.SIGINT)
-    with TurnLoop() as loop:
-        with pytest.raises(KeyboardInterrupt), loop.entered(resource):
-            loop.run(work())
+    with TurnLoop() as loop, pytest.raises(KeyboardInterrupt), loop.entered(resource):
+        loop.run(work())
     assert not resource.open
     assert signal.getsignal(signal.SIGINT) is before
 
