@@ -57,7 +57,8 @@ class Notifier:
         self.clock = overrides.clock
         self.metrics = Metrics()
         self.draining = False
-        self._webhook_secret = config.channels.webhook.secret or new_secret()
+        self.webhook_secret = config.channels.webhook.secret or new_secret()
+        """Signs what has no secret of its own. One that isn't configured is the store's, once it is open."""
         self.store: Store = open_store(config.store.url, config.directory)
         self.renderer = Renderer(config.templates_path)
         self.channels = overrides.channels(self._context)
@@ -114,7 +115,7 @@ class Notifier:
     def secret_for(self, job: Job) -> str:
         """The secret that signs a job's webhook: its route's, or the common one."""
         route = self.router.route(job.route) if job.route is not None else None
-        return (route.secret if route else None) or self._webhook_secret
+        return (route.secret if route else None) or self.webhook_secret
 
     # Start and stop ------------------------------------------------------------------------------
 
@@ -129,8 +130,8 @@ class Notifier:
         """Open the store and the channels, and begin to deliver. Raises a StoreError."""
         rescued = await self.store.open(self.clock())
         try:
-            self._webhook_secret = self.config.channels.webhook.secret or await self.store.setting(
-                _WEBHOOK_SECRET, self._webhook_secret
+            self.webhook_secret = self.config.channels.webhook.secret or await self.store.setting(
+                _WEBHOOK_SECRET, self.webhook_secret
             )
             for each in self.channels.values():
                 await each.open()

@@ -6,6 +6,7 @@ from notifier.cli.check import check
 from notifier.cli.jobs import jobs
 from notifier.cli.preview import preview
 from notifier.cli.program import Program
+from notifier.cli.secret import secret
 from notifier.cli.send import send
 from notifier.cli.serve import dev, serve
 
@@ -22,5 +23,5 @@ def main() -> None:
     """Send the notifications that events cause: webhooks and email, durably, with every attempt kept."""
 
 
-for command in (serve, dev, check, send, jobs, preview):
+for command in (serve, dev, check, send, jobs, preview, secret):
     main.add_command(command)

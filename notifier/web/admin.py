@@ -127,6 +127,10 @@ class Admin:
         groups = await self.notifier.store.failures(read_query(request, Narrowing).filter())
         return answers.respond(answers.Failures([answers.failure_answer(group) for group in groups]))
 
+    async def webhook_secret(self, _request: web.Request) -> web.Response:
+        """Answer the secret that receivers verify with where no route has its own."""
+        return answers.respond(answers.SecretAnswer(self.notifier.webhook_secret))
+
     async def preview(self, request: web.Request) -> web.Response:
         """Answer what an event would cause; nothing is sent or stored."""
         posted = await read_events(request, self.max_body)
@@ -229,6 +233,15 @@ def _explaining(admin: Admin) -> list[Call]:
             query=Narrowing,
             answers={200: Answer("The causes, the most frequent first.", answers.Failures)},
             problems=(422, 503),
+        ),
+        Call(
+            method="GET",
+            path="/v1/admin/webhook-secret",
+            name="getWebhookSecret",
+            summary="Read the secret of webhooks that have none of their own",
+            scope=Scope.ADMIN,
+            handler=admin.webhook_secret,
+            answers={200: Answer("The secret.", answers.SecretAnswer)},
         ),
         Call(
             method="POST",

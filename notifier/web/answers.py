@@ -119,6 +119,12 @@ class WhyAnswer(Struct, frozen=True):
     detail: str
 
 
+class SecretAnswer(Struct, frozen=True):
+    """What signs the webhooks that have no secret of their own (Standard Webhooks, `whsec_…`)."""
+
+    secret: str
+
+
 class RequeuedAnswer(Struct, frozen=True):
     """How many jobs a filter means, and how many of them were requeued."""
 

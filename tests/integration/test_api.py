@@ -539,6 +539,7 @@ async def test_a_preview_shows_what_would_fail(api: Api) -> None:
         ("POST", "/v1/admin/jobs/job_1/cancel", "admin"),
         ("POST", "/v1/admin/jobs/requeue", "admin"),
         ("GET", "/v1/admin/failures", "admin"),
+        ("GET", "/v1/admin/webhook-secret", "admin"),
         ("POST", "/v1/admin/preview", "admin"),
         ("GET", "/livez", "open"),
         ("GET", "/readyz", "open"),

@@ -16,6 +16,7 @@ import pytest
 from support.program import COMMAND, Program
 from support.receiver import Line, Receiver, answer
 
+from notifier.channels.signing import verify
 from notifier.model import rfc3339
 
 ADMIN, INGEST = "admin-key", "ingest-key"
@@ -147,6 +148,14 @@ async def test_an_idle_server_ends_at_the_first_signal(server: Program, number: 
     server.signal(number)
     assert await server.ended() == 0
     assert "Traceback" not in "\n".join(server.lines)
+
+
+async def test_a_signal_that_comes_twice_at_once_is_one(server: Program) -> None:
+    """`timeout` signals the process and its group: that is still one request to stop, and drains."""
+    await server.listening()
+    server.signal(signal.SIGTERM)
+    server.signal(signal.SIGINT)
+    assert await server.ended() == 0
 
 
 async def test_a_drain_answers_503_and_finishes_what_is_in_flight(tmp_path: Path) -> None:
@@ -376,6 +385,21 @@ async def until(ask: Any, good: Any) -> Any:
     while not good(found := await ask()):
         pass
     return found
+
+
+async def test_the_secret_it_prints_verifies_what_is_delivered(server: Program, receiver: Receiver) -> None:
+    """Where no route has a secret, receivers get theirs by `notifier secret`; it outlives a restart."""
+    url, here = await server.listening(), server.cwd
+    await post(url, {"type": "order.paid", "data": {"total": 101}})
+    (delivered,) = await receiver.seen(1)
+    code, out, _ = await run("secret", "--url", url, cwd=here)
+    assert code == 0
+    verify(delivered.headers, delivered.body, out.strip(), time.time())
+    server.signal(signal.SIGTERM)
+    await server.ended()
+    async with Program("serve", cwd=here) as successor:
+        again = await run("secret", "--url", await successor.listening(), cwd=here)
+    assert again == (0, out, "")
 
 
 async def test_named_jobs_are_requeued_and_cancelled_one_by_one(server: Program, receiver: Receiver) -> None:
