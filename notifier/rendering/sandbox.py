@@ -39,6 +39,8 @@ _ITEM = 16  # to look at an item of a list, or to make one
 _MAX_BITS = 65_536  # of a whole number
 _MAX_PRECISION = 100
 
+# By itself, no filter makes much more of one of these than it is.
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 _FORBIDDEN_MEMBERS = frozenset({"encode", "from_bytes", "maketrans", "to_bytes", "translate"})
 _MULTIPLYING_METHODS = frozenset({"center", "expandtabs", "join", "ljust", "replace", "rjust", "zfill"})
 _SPLITTING_METHODS = frozenset({"rsplit", "split", "splitlines"})
@@ -248,8 +250,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         @wraps(function)
         def metered(*args: Any, **kwargs: Any) -> Any:
-            args = (*args[:skip], *self._settled(name, args[skip:]))
-            self._foresee_filter(name, args[skip:], kwargs)
+            if kwargs or len(args) != skip + 1 or type(args[skip]) not in _SCALARS:
+                args = (*args[:skip], *self._settled(name, args[skip:]))
+                self._foresee_filter(name, args[skip:], kwargs)
             return self._paid(function(*args, **kwargs))
 
         return metered
