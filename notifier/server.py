@@ -17,9 +17,6 @@ from notifier.errors import ConfigError, NotifierError
 from notifier.service import Notifier
 
 BACKLOG = 1024
-SAME_SIGNAL = 0.002
-"""Seconds within which two signals are one: some tools send it to the process and to its group."""
-
 _CLOSE_WITHIN = 5.0
 """Seconds that requests still being answered get, once the drain is over."""
 
@@ -105,7 +102,6 @@ class StopSignals:
     def __init__(self, last_words: Callable[[], object] | None = None) -> None:
         """Listen for them on the running loop; `last_words` is called before the process is ended."""
         self._asked = asyncio.Event()
-        self._asked_at = 0.0
         self._last_words = last_words
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._receive, number)
@@ -115,11 +111,8 @@ class StopSignals:
         await self._asked.wait()
 
     def _receive(self, number: signal.Signals) -> None:
-        now = asyncio.get_running_loop().time()
         if not self._asked.is_set():
             self._asked.set()
-            self._asked_at = now
-        if now - self._asked_at < SAME_SIGNAL:
             return
         _log.warning("stopping at once: what is in flight will be tried again", signal=number.name)
         if self._last_words is not None:

@@ -375,29 +375,30 @@ class SqliteStore:
         await self._write(lambda database: database.execute(_sql["drop_replay"], {"id": replay_id}))
 
     async def prune(self, *, completed_before: float, failed_before: float, limit: int) -> int:
-        """See `Store.prune`. A call looks at a bounded number of rows and the next goes on from there."""
-        pruned: int = await self._write(
-            lambda database: self._prune(database, micros(completed_before), micros(failed_before), limit)
-        )
-        return pruned
+        """See `Store.prune`. Looks at rows oldest first, some a transaction, until it finds any to delete."""
+        cutoffs = {
+            "completed_before": micros(completed_before),
+            "failed_before": micros(failed_before),
+            "newest": micros(max(completed_before, failed_before)),
+        }
+        while True:
+            pruned, once_round = await self._write(lambda database: self._prune(database, cutoffs, limit))
+            if pruned or once_round:
+                return int(pruned)
 
-    def _prune(self, database: sqlite3.Connection, completed: int, failed: int, limit: int) -> int:
-        values = {"after": self._pruned_jobs, "scan": _ROWS_A_PRUNE}
-        last, seen, seqs = _read(
-            database, "old_jobs", completed_before=completed, failed_before=failed, **values
-        )
-        going = seqs[:limit]
-        self._pruned_jobs = going[-1] if len(seqs) > limit else _position(last, seen)
-        wanted = {"seqs": json_text(going)}
-        events = _read(database, "events_of_jobs", **wanted)
+    def _prune(self, database: sqlite3.Connection, cutoffs: dict[str, int], limit: int) -> tuple[int, bool]:
+        """Delete some; returns how many jobs, and whether all rows old enough have been looked at."""
+        found = _read(database, "old_jobs", after=self._pruned_jobs, scan=_ROWS_A_PRUNE, **cutoffs)
+        self._pruned_jobs, jobs = _going(found, limit)
+        wanted = {"seqs": json_text(jobs)}
+        emptied = _read(database, "events_of_jobs", **wanted)
         database.execute(_sql["delete_attempts"], wanted)
         database.execute(_sql["delete_jobs"], wanted)
-        last, seen, unrouted = _read(
-            database, "old_events", before=completed, after=self._pruned_events, scan=_ROWS_A_PRUNE
-        )
-        self._pruned_events = _position(last, seen)
-        database.execute(_sql["delete_events"], {"seqs": json_text([*events, *unrouted])})
-        return len(going)
+        before = cutoffs["completed_before"]
+        found = _read(database, "old_events", after=self._pruned_events, scan=_ROWS_A_PRUNE, before=before)
+        self._pruned_events, unrouted = _going(found, limit)
+        database.execute(_sql["delete_events"], {"seqs": json_text([*emptied, *unrouted])})
+        return len(jobs), not self._pruned_jobs and not self._pruned_events
 
     async def checkpoint(self) -> None:
         """Move the WAL into the database, on a connection of its own so that no commit waits for it."""
@@ -415,9 +416,12 @@ class SqliteStore:
         return value
 
 
-def _position(last: int | None, seen: int) -> int:
-    """Where the next look goes on: at the start again once the end was reached."""
-    return 0 if last is None or seen < _ROWS_A_PRUNE else last
+def _going(found: tuple[int | None, bool, list[int]], limit: int) -> tuple[int, list[int]]:
+    """Take up to `limit` of the rows that may go, and where to look on: 0, the head, after the last."""
+    last, once_round, seqs = found
+    if len(seqs) > limit:
+        return seqs[limit - 1], seqs[:limit]
+    return 0 if once_round or last is None else last, seqs
 
 
 def _own_fault(work: Work, database: sqlite3.Connection) -> Any:

@@ -150,14 +150,6 @@ async def test_an_idle_server_ends_at_the_first_signal(server: Program, number: 
     assert "Traceback" not in "\n".join(server.lines)
 
 
-async def test_a_signal_that_comes_twice_at_once_is_one(server: Program) -> None:
-    """`timeout` signals the process and its group: that is still one request to stop, and drains."""
-    await server.listening()
-    server.signal(signal.SIGTERM)
-    server.signal(signal.SIGINT)
-    assert await server.ended() == 0
-
-
 async def test_a_drain_answers_503_and_finishes_what_is_in_flight(tmp_path: Path) -> None:
     """The listener stays up to say so, the delivery under way completes, then it ends with 0."""
     finish = asyncio.Event()

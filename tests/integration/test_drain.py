@@ -12,8 +12,6 @@ from support.database import integrity, rows
 from support.program import Program
 from support.receiver import Line, Receiver, answer
 
-from notifier.server import SAME_SIGNAL
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 IN_FLIGHT = 4
@@ -163,7 +161,6 @@ async def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path) -
         async with serve(tmp_path) as program:
             jobs = await loaded(program, receiver)
             await draining(program)
-            await asyncio.sleep(10 * SAME_SIGNAL)  # sooner, and it is taken for the first once more
             program.signal(signal.SIGTERM)
             async with asyncio.timeout(5):
                 assert await program.ended() == 128 + signal.SIGTERM

@@ -1011,6 +1011,16 @@ async def test_a_prune_deletes_a_bounded_number_and_the_next_goes_on(store: Stor
     assert (await store.jobs(EVERYTHING, limit=9)).jobs == [kept]
 
 
+async def test_what_is_kept_does_not_hide_what_may_go(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows one look takes in, a prune goes on until it finds any, or has seen all."""
+    monkeypatch.setattr("notifier.store.sqlite._ROWS_A_PRUNE", 2)
+    for _ in range(5):
+        await finish(store, FAILED)
+    await finish(store, COMPLETED)
+    await finish(store, COMPLETED, now=NOW + 99)
+    assert [await prune(store, completed=NOW + 50) for _ in range(2)] == [1, 0]
+
+
 async def test_what_grows_old_behind_a_prune_is_found_by_a_later_one(store: Store) -> None:
     """No job is passed over for ever because it was young when its turn came."""
     young = await finish(store, COMPLETED, now=NOW + 50)

@@ -254,9 +254,13 @@ SELECT json_array(id, filter, canary_job_id, created_at) FROM replay ORDER BY cr
 DELETE FROM replay WHERE id = :id
 
 -- name: old_jobs
--- From a position on, oldest first, a bounded number: those that may go, and how far this looked.
-SELECT json_array(max(seq), count(*), json_group_array(seq) FILTER (WHERE expired)) FROM (
-    SELECT seq,
+-- From a position on, oldest first, a bounded number: how far this looked, whether all that is old enough
+-- has been looked at now, and those that may go.
+SELECT json_array(
+    max(seq), count(*) < :scan OR max(created_at) >= :newest,
+    json_group_array(seq) FILTER (WHERE expired)
+) FROM (
+    SELECT seq, created_at,
            CASE status WHEN 'COMPLETED' THEN updated_at < :completed_before
                        WHEN 'FAILED' THEN updated_at < :failed_before
                        WHEN 'CANCELLED' THEN updated_at < :failed_before
@@ -283,8 +287,11 @@ WHERE seq IN (SELECT value FROM json_each(:seqs))
   AND NOT EXISTS (SELECT 1 FROM job WHERE job.event_seq = event.seq)
 
 -- name: old_events
-SELECT json_array(max(seq), count(*), json_group_array(seq) FILTER (WHERE expired)) FROM (
-    SELECT seq,
+SELECT json_array(
+    max(seq), count(*) < :scan OR max(created_at) >= :before,
+    json_group_array(seq) FILTER (WHERE expired)
+) FROM (
+    SELECT seq, created_at,
            created_at < :before AND NOT EXISTS (SELECT 1 FROM job WHERE job.event_seq = event.seq) AS expired
     FROM event
     WHERE seq > :after
