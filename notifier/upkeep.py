@@ -90,7 +90,11 @@ class Upkeep:
             except Exception:
                 chore.failures += 1
                 self._metrics.errors.labels(f"upkeep_{chore.name}").inc()
-                _log.exception("upkeep failed; it goes on", chore=chore.name, failures=chore.failures)
+                # Once with its traceback: a chore of every second would bury all else under it.
+                first = chore.failures == 1
+                _log.error(
+                    "upkeep failed; it goes on", chore=chore.name, failures=chore.failures, exc_info=first
+                )
 
     async def keep_claims(self) -> None:
         """Renew what this process holds, then give back what nobody renewed."""
