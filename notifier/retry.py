@@ -18,7 +18,7 @@ _MASKS = (
     (re.compile(r"[\w.+-]+@[\w.-]+"), "<address>"),
     (re.compile(r"\b\w+://\S+"), "<url>"),
     (re.compile(r"\b[0-9a-f-]{16,}\b|\b(?=[\w-]*\d[\w-]*\d)(?=[\d-]*[A-Za-z_])[\w-]{8,}\b"), "<id>"),
-    (re.compile(r"(?<![A-Za-z])\d+(?:\.\d+)*"), "<n>"),
+    (re.compile(r"(?<![A-Za-z\[\d])(?<!line )\d+(?:\.\d+)*"), "<n>"),
 )
 
 

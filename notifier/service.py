@@ -15,7 +15,7 @@ from notifier.channels import Channel, ChannelContext
 from notifier.channels.signing import new_secret
 from notifier.config import Config, load_config
 from notifier.dispatch.dispatcher import Dispatcher
-from notifier.dispatch.pool import WorkerPool
+from notifier.dispatch.pool import WorkerPool, log_failed
 from notifier.dispatch.queue import FairQueue
 from notifier.errors import DrainingError, InvalidEventError, StoreError
 from notifier.ingest import Incoming, from_event
@@ -223,6 +223,9 @@ class Notifier:
         self.metrics.accepted.inc()
         if not added.jobs:
             self.metrics.unrouted.inc()
+        for job in added.jobs:
+            if job.error is not None:
+                log_failed(job, job.error)
 
     # Operators -----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import click
 from msgspec import Struct
 
 from notifier.cli.program import FAILED, config_option, json_option, print_json, printable, read_config
-from notifier.errors import ConfigError, StoreError, StoreInUseError
+from notifier.errors import ConfigError, Permanent, StoreError, StoreInUseError
 
 if TYPE_CHECKING:
     from notifier.config import Config
@@ -74,7 +74,7 @@ def _configuration(path: Path, config: "Config") -> Finding:
 
 
 async def _templates(notifier: "Notifier") -> list[Finding]:
-    """Compile every template, and find the ones that routes name."""
+    """Compile every template, and find the ones that routes name, and where they lead."""
     broken = [
         Finding(
             "templates",
@@ -83,7 +83,7 @@ async def _templates(notifier: "Notifier") -> list[Finding]:
         )
         for error in notifier.renderer.check()
     ]
-    problems = [*broken, *_missing_templates(notifier)]
+    problems = [*broken, *_missing_templates(notifier), *_bad_destinations(notifier)]
     names = notifier.renderer.names()
     return problems or [Finding("templates", str(notifier.config.templates_path), note=f"{len(names)} found")]
 
@@ -94,6 +94,18 @@ def _missing_templates(notifier: "Notifier") -> Iterator[Finding]:
         if route.template is not None and route.template not in names:
             problem = f"there is no template {route.template!r} in {notifier.config.templates_path}"
             yield Finding("templates", f"routes[{index}].template", problem)
+
+
+def _bad_destinations(notifier: "Notifier") -> Iterator[Finding]:
+    """Find the destinations that need no event to be known to be none."""
+    for index, route in enumerate(notifier.config.routes):
+        if "{" in route.destination:
+            continue
+        try:
+            notifier.channels[route.channel].lane(route.destination)
+        except Permanent as error:
+            key = "to" if route.url is None else "url"
+            yield Finding("routes", f"routes[{index}].{key}", error.message)
 
 
 async def _store(notifier: "Notifier") -> list[Finding]:

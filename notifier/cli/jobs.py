@@ -27,10 +27,16 @@ _FILTERS = {
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _filter_options(function: _Function) -> _Function:
-    """Add an option for every way to narrow jobs down."""
+def _narrowing_options(function: _Function) -> _Function:
+    """Add an option for every way to narrow jobs of one state down."""
     for name, meaning in reversed(_FILTERS.items()):
         function = click.option(f"--{name.replace('_', '-')}", name, help=meaning)(function)
+    return function
+
+
+def _filter_options(function: _Function) -> _Function:
+    """Add an option for every way to narrow jobs down."""
+    function = _narrowing_options(function)
     states = click.Choice(STATES, case_sensitive=False)
     return click.option("--status", type=states, help="In this state.")(function)
 
@@ -100,7 +106,7 @@ def why(job: str, server: Server, as_json: bool) -> None:
 
 
 @jobs.command()
-@_filter_options
+@_narrowing_options
 @click.option("--limit", default=50, show_default=True, help="How many groups to print.")
 @_server_and_output
 def failures(limit: int, server: Server, as_json: bool, **narrowed: str | None) -> None:
@@ -219,7 +225,8 @@ def _job_row(job: Any) -> tuple[object, ...]:
 
 
 def _attempt_row(attempt: Any) -> tuple[object, ...]:
-    said = attempt["error"]["message"] if attempt["error"] else attempt["response"]
+    error = attempt["error"]["message"] if attempt["error"] else None
+    said = ": ".join(filter(None, (error, attempt["response"])))
     took = f"{attempt['duration_ms']:.0f} ms"
     return attempt["number"], attempt["started_at"], took, attempt["outcome"], attempt["status_code"], said
 
@@ -252,7 +259,10 @@ def _print_table(heads: Sequence[str], rows: Any) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        # What one copies to name a job or a cause stays whole, however narrow the terminal is.
+        table.add_column(head, no_wrap=head in {"ID", "CAUSE"}, overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))
     Console().print(table)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @click.option("--deliver-at", metavar="TIME", help="Not before then (RFC 3339).")
 @click.option("--file", "file", metavar="FILE|-", help="Events to send, one JSON object a line (- is stdin).")
 @click.option(
-    "--retry-for", default=60.0, show_default=True, help="Seconds to wait for a server that is away."
+    "--retry-for",
+    default=60.0,
+    show_default=True,
+    help="With --file: seconds to wait for a server that is away.",
 )
 @server_options
 @json_option

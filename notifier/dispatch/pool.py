@@ -16,9 +16,9 @@ from notifier.config import Config
 from notifier.dispatch.queue import FairQueue
 from notifier.errors import DeliveryError, Permanent, StoreError, Transient, Unavailable
 from notifier.metrics import Metrics
-from notifier.model import Attempt, Claim, Job, JobState
+from notifier.model import Attempt, Claim, Job, JobError, JobState
 from notifier.rendering import Renderer
-from notifier.retry import Decision, decide, pause_after, printable
+from notifier.retry import Decision, decide, mask, pause_after, printable
 from notifier.routing import Router
 from notifier.store.base import Settlement, Store
 
@@ -162,6 +162,8 @@ class WorkerPool:
         """What to write down. A destination is written with it when it was made out only now."""
         decision = self._decide(job, answer if isinstance(answer, DeliveryError) else None)
         self._metrics.attempted(job.channel, decision.outcome, duration)
+        if decision.status is JobState.FAILED and decision.error is not None:
+            log_failed(job, decision.error)
         made_out = claim.job.destination is None
         return Settlement(
             job_id=job.id,
@@ -235,6 +237,18 @@ class WorkerPool:
     async def _release_all(self, claims: Sequence[Claim]) -> None:
         """Give jobs back, all at once: together they cost the store one transaction."""
         await asyncio.gather(*map(self._release, claims))
+
+
+def log_failed(job: Job, error: JobError) -> None:
+    """Tell an operator of a job that is FAILED now. Whom it was for, and what was said of them, is masked."""
+    _log.warning(
+        "job failed",
+        job=job.id,
+        channel=job.channel,
+        route=job.route,
+        code=error.code,
+        why=mask(error.message),
+    )
 
 
 async def _timed(channel: Channel, message: Message) -> Receipt:
