@@ -47,6 +47,11 @@ class Target(Struct, frozen=True):
     url: str
     lane: str
 
+    @property
+    def receiver(self) -> str:
+        """Its host and port."""
+        return self.lane.removeprefix("webhook:")
+
 
 @channel("webhook")
 class WebhookChannel:
@@ -76,7 +81,7 @@ class WebhookChannel:
     async def deliver(self, message: Message) -> Receipt:
         """Send the signed request; a 2xx is a receipt, all else is raised (see `judge`)."""
         answer = await self._transport.send(self.prepare(message), self._deadline)
-        return judge(answer, self._clock)
+        return judge(answer, self._clock, target(message.destination).receiver)
 
     def preview(self, message: Message) -> dict[str, Any]:
         """The exact request that `deliver` would send now."""
@@ -128,8 +133,8 @@ def body_of(message: Message) -> bytes:
         raise Permanent(f"the payload is not Unicode text: {error.reason}", code="invalid_payload") from None
 
 
-def judge(answer: Answer, clock: Callable[[], float]) -> Receipt:
-    """Say what an answer means: 2xx is a receipt.
+def judge(answer: Answer, clock: Callable[[], float], receiver: str = "the receiver") -> Receipt:
+    """Say what an answer means: 2xx is a receipt. Errors name the receiver: each is a cause.
 
     Raises Permanent for 410 Gone, and Transient for everything else, redirects too: nothing is followed,
     and a receiver that moved is mended by its operator. 429 and 503 may say how long to wait.
@@ -137,7 +142,7 @@ def judge(answer: Answer, clock: Callable[[], float]) -> Receipt:
     status, response = answer.status, text_of(answer.body)
     if 200 <= status < 300:  # noqa: PLR2004 - the class of success, RFC 9110 §15.3
         return Receipt(status_code=status, response=response)
-    code, problem = f"http_{status}", f"the receiver answered {status}"
+    code, problem = f"http_{status}", f"{receiver} answered {status}"
     if status == 410:  # noqa: PLR2004 - Gone, RFC 9110 §15.5.11
         raise Permanent(problem, code=code, status_code=status, response=response)
     wait = retry_after(answer.retry_after, clock()) if status in _HONOURS_RETRY_AFTER else None
