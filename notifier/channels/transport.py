@@ -4,7 +4,6 @@ Knows nothing of jobs, events or signatures; a leaner transport can stand beside
 """
 
 import asyncio
-import io
 import os
 import socket
 import ssl
@@ -15,26 +14,19 @@ from time import monotonic
 from typing import Protocol
 
 import aiohttp
+from aiohttp import hdrs
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
+from aiohttp.http import HttpProcessingError
 from msgspec import Struct
 from msgspec.structs import replace
-from multidict import istr
 from yarl import URL
 
+from notifier.channels.exchange import Exchange, Routes
 from notifier.channels.guard import AddressInfo, BlockedAddressError, OpenSocket, only
 from notifier.errors import DeliveryError, Permanent, Transient, Unknown
 
-KEPT_BODY = 1024
-"""Bytes of a response's body that are kept."""
-READ_BODY = 64 * 1024
-"""Bytes of a response's body that are read so that the connection can serve again; past them it is closed."""
-
-_LARGE_REQUEST = 1024 * 1024
 _RESOLVER_THREADS = 32
 _parsed = lru_cache(maxsize=4096)(partial(URL, encoded=True))
-_timeout = lru_cache(maxsize=64)(lambda total: aiohttp.ClientTimeout(total=total))
 
 
 class PreparedRequest(Struct, frozen=True):
@@ -83,23 +75,8 @@ class Transport(Protocol):
         """Let go of connections."""
 
 
-class _Exchange:
-    """What happened to one request on its way, noted by the guard and the connector."""
-
-    __slots__ = ("blocked", "connected_at", "dialled")
-
-    def __init__(self) -> None:
-        self.blocked = False
-        self.dialled = False
-        self.connected_at: float | None = None
-
-    @property
-    def reused(self) -> bool:
-        """Whether it got a connection that had served before."""
-        return self.connected_at is not None and not self.dialled
-
-
-_exchange: ContextVar[_Exchange] = ContextVar("_exchange")
+_Failure = aiohttp.ClientError | HttpProcessingError | OSError
+_exchange: ContextVar[Exchange] = ContextVar("_exchange")
 
 
 class AiohttpTransport:
@@ -116,24 +93,21 @@ class AiohttpTransport:
         self._connections = connections
         self._given_resolver = resolver
         self._resolver: AbstractResolver | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: aiohttp.TCPConnector | None = None
+        self._routes = Routes()
 
     async def open(self) -> None:
-        """Make the client, on the running loop."""
+        """Make the connector, on the running loop."""
         self._resolver = self._given_resolver or _Resolver(min(self._connections, _RESOLVER_THREADS))
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=self._connections, resolver=self._resolver, socket_factory=self._dial),
-            request_class=_Request,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
+        self._connector = aiohttp.TCPConnector(
+            limit=self._connections, resolver=self._resolver, socket_factory=self._dial
         )
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._connector is not None:
+            await self._connector.close()
+            self._connector = None
         if self._resolver is not None and self._resolver is not self._given_resolver:
             await self._resolver.close()
 
@@ -143,45 +117,28 @@ class AiohttpTransport:
         A kept connection that the receiver closed before it answered is common (it closes idle ones just
         as we write), so the request is sent once more at once, under the same id and deadline.
         """
-        began = monotonic()
+        exchange = Exchange()
         try:
-            return await self._send(request, deadline_seconds)
-        except _StaleConnectionError:
-            left = deadline_seconds - (monotonic() - began)
-            return await self._send(request, max(left, 0.001), last=True)
+            async with asyncio.timeout(deadline_seconds):
+                try:
+                    await self._run(exchange, request)
+                except (aiohttp.ClientError, OSError) as error:
+                    if not _was_stale(exchange, error):
+                        raise
+                    exchange = Exchange()
+                    await self._run(exchange, request)
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            # Once the status is in, what goes wrong doesn't change the verdict.
+            if exchange.head is None:
+                raise _meaning(error, exchange) from error
+        return _answer(exchange)
 
-    async def _send(self, request: PreparedRequest, seconds: float, *, last: bool = False) -> Answer:
-        exchange = _Exchange()
-        _exchange.set(exchange)
-        began = monotonic()
-        try:
-            response = await self._post(request, seconds)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            if not last and exchange.reused and _nothing_was_read(error):
-                raise _StaleConnectionError from error
-            raise _meaning(error, exchange) from error
-        return await self._read(response, began, exchange.connected_at or began)
-
-    async def _post(self, request: PreparedRequest, seconds: float) -> aiohttp.ClientResponse:
-        if self._session is None:
+    async def _run(self, exchange: Exchange, request: PreparedRequest) -> None:
+        if self._connector is None:
             raise Transient("the transport is closed", code="connect_failed")
-        return await self._session.post(
-            _parsed(request.url),
-            headers=request.headers,
-            data=_payload(request.body),
-            allow_redirects=False,
-            timeout=_timeout(seconds),
-        )
-
-    async def _read(self, response: aiohttp.ClientResponse, began: float, connected_at: float) -> Answer:
-        answered_at = monotonic()
-        body = await _body(response)
-        return Answer(
-            response.status,
-            response.headers.get("Retry-After"),
-            body,
-            Timings(connected_at - began, answered_at - connected_at, monotonic() - answered_at),
-        )
+        _exchange.set(exchange)
+        route = self._routes.to(request.url)
+        await exchange.run(self._connector, route.origin, route.request(request.headers, request.body))
 
     def _dial(self, info: AddressInfo) -> socket.socket:
         """Make the socket for an address, noting for `_meaning` whether any was let out."""
@@ -228,30 +185,6 @@ class CatcherTransport:
         return str(caught)
 
 
-class _StaleConnectionError(Exception):
-    """A kept connection turned out to be closed before anything of an answer came."""
-
-
-class _Request(aiohttp.ClientRequest):
-    """A request that carries the headers it is given, beside Host and Content-Length."""
-
-    DEFAULT_HEADERS: dict[istr, str] = {}  # noqa: RUF012 - aiohttp's own attribute, never written to
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Notes when a request gets its connection."""
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> Connection:
-        connection = await super().connect(req, traces, timeout)
-        _exchange.get().connected_at = monotonic()
-        return connection
-
-
 class _Resolver(AbstractResolver):
     """The system's resolver, on threads of its own: names that nobody answers for hold up nothing else."""
 
@@ -287,48 +220,41 @@ class _Resolver(AbstractResolver):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _payload(body: bytes) -> bytes | io.BytesIO:
-    """What aiohttp is given to send: bytes it writes at one go, a file piece by piece."""
-    return body if len(body) <= _LARGE_REQUEST else io.BytesIO(body)
+def _answer(exchange: Exchange) -> Answer:
+    head = exchange.head
+    if head is None:
+        raise RuntimeError("an exchange ended with neither an answer nor an error")
+    connected_at = exchange.connected_at or exchange.began
+    answered_at = exchange.heard_at or connected_at
+    return Answer(
+        head.code,
+        head.headers.get(hdrs.RETRY_AFTER),
+        exchange.body,
+        Timings(connected_at - exchange.began, answered_at - connected_at, monotonic() - answered_at),
+    )
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """Read what is kept of a body. The status is in: what goes wrong now doesn't change the verdict."""
-    kept, read = b"", 0
-    try:
-        while read <= READ_BODY:
-            chunk = await response.content.readany()
-            if not chunk:
-                return kept
-            read += len(chunk)
-            kept += chunk[: KEPT_BODY - len(kept)]
-    except (aiohttp.ClientError, TimeoutError):
-        pass
-    finally:
-        if not response.closed:
-            response.close()
-    return kept
-
-
-def _nothing_was_read(error: Exception) -> bool:
-    """Whether a connection broke before anything of an answer came over it."""
+def _was_stale(exchange: Exchange, error: aiohttp.ClientError | OSError) -> bool:
+    """Whether a connection that had served before broke before anything of an answer came over it."""
+    if not exchange.reused or exchange.heard_at is not None:
+        return False
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return isinstance(error.message, str)
     return isinstance(error, ConnectionError | aiohttp.ClientOSError)
 
 
-def _meaning(error: aiohttp.ClientError | TimeoutError, exchange: _Exchange) -> DeliveryError:
+def _meaning(error: _Failure, exchange: Exchange) -> DeliveryError:
     """Say what a failed exchange means for the job. No message holds an address or a url."""
     if exchange.connected_at is None:
         return _before_connection(error, exchange)
     if isinstance(error, TimeoutError):
         return Unknown("no answer came in time", code="timeout")
-    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
+    if isinstance(error, HttpProcessingError):
         return Transient(f"the answer can't be read: {_http_reason(error)}", code="bad_response")
     return Unknown("the connection was lost before the answer came", code="connection_lost")
 
 
-def _before_connection(error: aiohttp.ClientError | TimeoutError, exchange: _Exchange) -> DeliveryError:
+def _before_connection(error: _Failure, exchange: Exchange) -> DeliveryError:
     # With several addresses aiohttp's error is of any or of all of them; what the guard noted is exact.
     if exchange.blocked and not exchange.dialled:
         return Permanent("the address is not allowed", code="blocked_address")
@@ -359,7 +285,6 @@ def _os_reason(error: Exception) -> str:
     return os.strerror(number).lower() if number else "it broke off"
 
 
-def _http_reason(error: aiohttp.ClientResponseError | aiohttp.ClientPayloadError) -> str:
+def _http_reason(error: HttpProcessingError) -> str:
     """What is wrong with an answer, without the receiver's own bytes, which aiohttp puts after a colon."""
-    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    return text.partition(":")[0].strip().lower() or "it is not HTTP"
+    return error.message.partition(":")[0].strip().lower() or "it is not HTTP"

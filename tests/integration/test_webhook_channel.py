@@ -23,6 +23,8 @@ from notifier.channels.webhook import WebhookChannel
 from notifier.config import Channels, Config, Duration, WebhookSection, Workers
 from notifier.errors import DeliveryError, Permanent, Transient, Unknown
 
+pytestmark = pytest.mark.both_loops
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LOOPBACK = ("127.0.0.0/8",)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -1,0 +1,401 @@
+"""One request and its answer on a kept connection: what is read as the answer, and what serves again."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp.client_proto import ResponseHandler
+from support.receiver import Line, Receiver, Script, answer, raw, then_close, then_hang
+
+from notifier.channels.guard import AddressInfo, Guard, new_socket
+from notifier.channels.transport import AiohttpTransport, Answer, PreparedRequest
+from notifier.errors import Permanent, Transient, Unknown
+
+pytestmark = pytest.mark.both_loops
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+LARGE = 20_000_000
+
+
+@asynccontextmanager
+async def opened(*, connections: int = 1) -> AsyncIterator[AiohttpTransport]:
+    """A transport that reaches loopback, over one connection at a time."""
+    transport = AiohttpTransport(Guard(("127.0.0.0/8",)).open_socket, connections=connections)
+    await transport.open()
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+async def post(transport: AiohttpTransport, url: str, *, size: int = 2, seconds: float = 10) -> Answer:
+    """Send a body of so many bytes."""
+    return await transport.send(PreparedRequest(url, {"X": "y"}, b"x" * size), seconds)
+
+
+async def said_twice(*scripts: Script) -> tuple[list[tuple[int, bytes]], int]:
+    """What two requests got from a receiver that follows the scripts, and over how many connections."""
+    async with Receiver(*scripts) as receiver, opened() as transport:
+        answers = [await post(transport, receiver.url()) for _ in range(2)]
+        return [(got.status, got.body) for got in answers], receiver.connections
+
+
+def idle(transport: AiohttpTransport) -> ResponseHandler:
+    """The one connection that waits for its next request."""
+    assert transport._connector is not None
+    [[(protocol, _)]] = transport._connector._conns.values()
+    return protocol
+
+
+def free(transport: AiohttpTransport) -> bool:
+    """Whether no request holds a place in the pool."""
+    assert transport._connector is not None
+    return not transport._connector._acquired
+
+
+# What is the answer ---------------------------------------------------------------------------------
+
+
+async def test_informational_answers_are_not_the_answer() -> None:
+    """However many come first, by themselves or with it, the final answer counts; the connection stays."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n"
+
+    async def one_by_one(line: Line) -> None:
+        for piece in (b"HTTP/1.1 100 Continue\r\n\r\n", hints, OK):
+            await line.write(piece)
+            await asyncio.sleep(0)
+
+    got, connections = await said_twice(raw(hints + hints + OK), one_by_one)
+    assert got == [(200, b"ok"), (200, b"ok")]
+    assert connections == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"0\r\n\r\n", b"1\r\no\r\n1;ext=1\r\nk\r\n0\r\n\r\n", b"2\r\nok\r\n0\r\nTrailer: x\r\n\r\n"],
+    ids=["empty", "pieces", "trailer"],
+)
+async def test_a_chunked_answer_is_read_to_its_end(body: bytes) -> None:
+    """Its chunks are put together, and what comes after the last belongs to it: the connection stays."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def in_two(line: Line) -> None:
+        await line.write(head + body[:1])
+        await asyncio.sleep(0)
+        await line.write(body[1:])
+
+    got, connections = await said_twice(in_two, answer(201))
+    assert got == [(200, b"ok" if b"k" in body else b""), (201, b"")]
+    assert connections == 1
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_that_has_no_body_ends_with_its_head(status: int) -> None:
+    """Whatever length such an answer claims, nothing more is waited for (RFC 9112 §6.3)."""
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n".encode()
+    got, connections = await said_twice(raw(head), answer(200))
+    assert [status for status, _ in got] == [status, 200]
+    assert connections == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "connections"),
+    [
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n", 2),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n", 1),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n", 2),
+        (b"HTTP/1.1 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 2\r\n\r\n", 2),
+    ],
+    ids=["1.0", "1.0 kept", "close", "both"],
+)
+async def test_an_answer_says_whether_its_connection_stays(head: bytes, connections: int) -> None:
+    """HTTP/1.0 closes and HTTP/1.1 stays unless it says otherwise, whatever the peer does."""
+    got, used = await said_twice(raw(head + b"ok"))
+    assert got == [(200, b"ok")] * 2
+    assert used == connections
+
+
+async def test_a_body_that_ends_with_its_connection() -> None:
+    """Without a length the body is all that comes; HTTP/1.0 receivers answer so."""
+    got, connections = await said_twice(then_close(b"HTTP/1.0 200 OK\r\n\r\nok"))
+    assert got == [(200, b"ok")] * 2
+    assert connections == 2
+
+
+@pytest.mark.parametrize("head", [b"H", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nX: y\r\n"])
+async def test_half_a_head_is_no_answer(head: bytes) -> None:
+    """A connection that ends amid the head gives no answer: nobody knows what it would have been."""
+    async with Receiver(then_close(head)) as receiver, opened() as transport:
+        with pytest.raises(Unknown) as failed:
+            await post(transport, receiver.url())
+        assert failed.value.code == "connection_lost"
+        assert len(receiver.requests) == 1
+
+
+async def test_a_kept_connection_lost_after_an_informational_answer_is_not_tried_again() -> None:
+    """The receiver had begun with the request: sending it twice would be a repeat."""
+    async with Receiver(answer(), then_close(b"HTTP/1.1 102 Processing\r\n\r\n")) as receiver:
+        async with opened() as transport:
+            await post(transport, receiver.url())
+            with pytest.raises(Unknown):
+                await post(transport, receiver.url())
+        assert len(receiver.requests) == 2
+
+
+async def test_a_peer_that_speaks_first_is_no_http_receiver() -> None:
+    """A greeting on a new connection is taken for what it is: the peer's answer, and no HTTP."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 smtp.example ESMTP\r\n")
+        while await reader.read(65536):
+            pass
+
+    async with serving(greet) as url, opened() as transport:
+        with pytest.raises(Transient) as failed:
+            await post(transport, url)
+    assert failed.value.code == "bad_response"
+
+
+# What is not the next request's answer --------------------------------------------------------------
+
+FORGED = b"HTTP/1.1 299 Forged\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [FORGED, FORGED * 3, FORGED[:20], b"H", FORGED[:-1]],
+    ids=["answer", "answers", "half", "letter", "nearly"],
+)
+async def test_what_comes_with_an_answer_is_not_the_next_one(more: bytes) -> None:
+    """An answer with anything behind it stands, but its connection serves no more."""
+    got, connections = await said_twice(raw(OK + more), answer(200, b"own"))
+    assert got == [(200, b"ok"), (200, b"own")]
+    assert connections == 2
+
+
+async def test_an_answer_with_junk_behind_it_can_not_be_read() -> None:
+    """Where junk came along with it the parser gives neither; the next request has a new connection."""
+    async with Receiver(raw(OK + b"junk"), answer(200, b"own")) as receiver, opened() as transport:
+        with pytest.raises(Transient) as failed:
+            await post(transport, receiver.url())
+        assert failed.value.code == "bad_response"
+        assert (await post(transport, receiver.url())).body == b"own"
+        assert receiver.connections == 2
+
+
+@pytest.mark.parametrize("more", [FORGED, b"junk", FORGED[:20]], ids=["answer", "junk", "half"])
+async def test_what_comes_unasked_is_not_the_next_answer(more: bytes) -> None:
+    """What arrives on a connection while it is idle ends it."""
+    lines: list[Line] = []
+
+    async def keep(line: Line) -> None:
+        lines.append(line)
+        await line.write(OK)
+
+    async with Receiver(keep, answer(200, b"own")) as receiver, opened() as transport:
+        await post(transport, receiver.url())
+        protocol = idle(transport)
+        await lines[0].write(more)
+        while not protocol.should_close:  # noqa: ASYNC110 - aiohttp tells nobody
+            await asyncio.sleep(0)
+        assert (await post(transport, receiver.url())).body == b"own"
+        assert receiver.connections == 2
+
+
+# Which connections serve again ----------------------------------------------------------------------
+
+
+async def test_as_many_connections_as_requests_at_once() -> None:
+    """However many requests there are, no more connections are made than may be, and none is wasted."""
+    async with Receiver(answer(200, b"ok")) as receiver, opened(connections=4) as transport:
+        for _ in range(10):
+            await asyncio.gather(*[post(transport, receiver.url(f"/{number}")) for number in range(8)])
+        assert len(receiver.requests) == 80
+        assert receiver.connections == 4
+        assert free(transport)
+
+
+@asynccontextmanager
+async def serving(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """The url of a server that takes in next to nothing by itself, and closes what it was connected to."""
+
+    async def handled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handling.append(asyncio.current_task())
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await handle(reader, writer)
+        writer.transport.abort()
+
+    handling: list[asyncio.Task[None] | None] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    server = await asyncio.start_server(handled, sock=listener, limit=1024)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.close()
+        for task in handling:
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*filter(None, handling))
+
+
+def cramped(info: AddressInfo) -> socket.socket:
+    """A socket that holds little of what is to be sent."""
+    made = new_socket(info)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return made
+
+
+@pytest.mark.parametrize("size", [900_000, LARGE], ids=["at one go", "piece by piece"])
+async def test_an_answer_before_the_whole_request_was_sent(size: int) -> None:
+    """It counts, at once; the connection, on which the request still stands, is closed."""
+    gone = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        await answered.wait()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        gone.set()
+
+    answered = asyncio.Event()
+    transport = AiohttpTransport(cramped, connections=1)
+    await transport.open()
+    async with serving(refuse) as url:
+        got = await post(transport, url, size=size)
+        assert (got.status, got.body) == (413, b"no")
+        assert free(transport)
+        assert transport._connector is not None
+        assert not transport._connector._conns
+        answered.set()
+        await gone.wait()
+    await transport.close()
+
+
+@pytest.mark.parametrize("size", [2, 900_000, LARGE])
+async def test_a_request_of_any_size_arrives_whole_and_leaves_its_connection(size: int) -> None:
+    """What is sent piece by piece arrives as what is sent at one go does."""
+    async with Receiver(answer(200, b"ok")) as receiver, opened() as transport:
+        for _ in range(2):
+            assert (await post(transport, receiver.url(), size=size)).body == b"ok"
+        assert [len(got.body) for got in receiver.requests] == [size, size]
+        assert receiver.connections == 1
+
+
+async def test_requests_go_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a receiver whose certificate is trusted, small and large ones, over one connection."""
+    pem = Path(__file__).parent.parent / "support" / "self_signed.pem"
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem)
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=pem))
+    async with Receiver(answer(200, b"ok"), tls=tls) as receiver, opened() as transport:
+        for size in (2, 900_000, LARGE, 2):
+            assert (await post(transport, receiver.url(), size=size)).body == b"ok"
+        assert [len(got.body) for got in receiver.requests] == [2, 900_000, LARGE, 2]
+        assert receiver.connections == 1
+
+
+# What ends amid it ----------------------------------------------------------------------------------
+
+HALF_BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
+
+
+@pytest.mark.parametrize("size", [2, LARGE])
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nX: ", HALF_BODY], ids=["", "head", "body"])
+async def test_cancelling_closes_the_connection_and_frees_its_place(begun: bytes, size: int) -> None:
+    """Whatever has come of the answer, the only connection there may be is free for the next request."""
+    closed = asyncio.Event()
+
+    async def hang(line: Line) -> None:
+        await then_hang(begun)(line)
+        closed.set()
+
+    async with Receiver(hang, answer(200, b"ok")) as receiver, opened() as transport:
+        sending = asyncio.create_task(post(transport, receiver.url(), size=size))
+        await receiver.seen(1)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert free(transport)
+        await closed.wait()
+        assert (await post(transport, receiver.url())).body == b"ok"
+        assert receiver.connections == 2
+
+
+async def test_cancelling_amid_a_request_closes_the_connection() -> None:
+    """The rest of a large request is not sent, and nothing of it is left behind."""
+    begun = asyncio.Event()
+
+    async def read_a_little(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1000)
+        begun.set()
+        await asyncio.Event().wait()
+
+    transport = AiohttpTransport(cramped, connections=1)
+    await transport.open()
+    async with serving(read_a_little) as url:
+        sending = asyncio.create_task(post(transport, url, size=LARGE))
+        await begun.wait()
+        before = asyncio.all_tasks()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await asyncio.sleep(0)
+        assert free(transport)
+        assert len(asyncio.all_tasks()) == len(before) - 2  # the request, and what wrote it
+    await transport.close()
+
+
+@pytest.mark.parametrize(("begun", "status"), [(b"", None), (HALF_BODY, 200)], ids=["head", "body"])
+async def test_the_deadline_frees_the_place(begun: bytes, status: int | None) -> None:
+    """A request that ran out of time leaves the only connection there may be to the next one."""
+    async with Receiver(then_hang(begun), answer()) as receiver, opened() as transport:
+        if status is None:
+            with pytest.raises(Unknown):
+                await post(transport, receiver.url(), seconds=0.1)
+        else:
+            assert (await post(transport, receiver.url(), seconds=0.1)).status == status
+        assert free(transport)
+        assert (await post(transport, receiver.url())).status == 200
+
+
+# What is never sent ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["a\r\nHost: b", "a\nb", "a\rb", "a\0b", "a\tb", "a\x7f", "ü", "\ud800"])
+async def test_no_header_can_hold_another(text: str) -> None:
+    """A header's name or value that is more than plain text is an error, and nothing is connected to."""
+    async with Receiver() as receiver, opened() as transport:
+        for headers in ({"X": text}, {text: "x"}):
+            with pytest.raises(ValueError, match="printable"):
+                await transport.send(PreparedRequest(receiver.url(), headers, b""), 5)
+        assert receiver.connections == 0
+        assert free(transport)
+
+
+@pytest.mark.parametrize("path", ["/a b", "/a\r\nX: y", "/a\nb", "/a\0", "/ü", "/a?b=\r\n"])
+async def test_no_url_can_hold_a_header(path: str) -> None:
+    """A url that a request line can't hold is refused for good, and nothing is connected to."""
+    async with Receiver() as receiver, opened() as transport:
+        with pytest.raises(Permanent) as failed:
+            await post(transport, receiver.url(path))
+        assert failed.value.code == "invalid_destination"
+        assert receiver.connections == 0
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "ws://127.0.0.1/", "unix:///tmp/x", "/only/a/path"])
+async def test_only_http_is_spoken(url: str) -> None:
+    """Another scheme, or none, is refused for good."""
+    async with opened() as transport:
+        with pytest.raises(Permanent) as failed:
+            await post(transport, url)
+    assert failed.value.code == "invalid_destination"
