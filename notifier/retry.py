@@ -12,6 +12,8 @@ from notifier.model import Job, JobError, JobState, Outcome
 
 MAX_MESSAGE = 1000
 """Characters of an error's message that are kept."""
+MAX_CODE = 64
+"""Characters of an error's code that are kept."""
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _MASKS = (
@@ -41,18 +43,18 @@ def decide(
     retry: Retry,
     now: float,
     random: Callable[[], float],
-    pause: float = 0.0,
+    paused_until: float = 0.0,
 ) -> Decision:
     """Decide what one attempt's outcome means; `error` None means delivered.
 
     `schedule` holds the seconds to wait after the 1st, 2nd … spent attempt, `random` gives 0 ≤ x < 1
-    for jitter, and `pause` is how long the lane waits where the provider was at fault.
+    for jitter, and `paused_until` is when the lane goes on where the provider was at fault.
     """
     if error is None:
         return Decision(status=JobState.COMPLETED, outcome=Outcome.DELIVERED, spent=True)
-    why = JobError(error.code, printable(error.message))
+    why = JobError(printable(str(error.code), MAX_CODE), printable(error.message))
     if isinstance(error, Unavailable):
-        return _again(Outcome.RETRY, now + pause, why, spent=False)
+        return _again(Outcome.RETRY, max(now, paused_until), why, spent=False)
     spent = job.attempts + 1
     if isinstance(error, Permanent) or spent > len(schedule):
         outcome = Outcome.UNKNOWN if isinstance(error, Unknown) else Outcome.FAILED

@@ -19,7 +19,10 @@ _STAND_IN = ".example"
 # private relay may well serve them, so an address below one is judged with the stand-in at its end.
 _SPECIAL_USE = frozenset({"arpa", "invalid", "local", "localhost", "onion", "test"})
 
-_NAMED = re.compile(r"(?P<name>.*?)\s*<\s*(?P<spec>[^<>]*?)\s*>")
+_LONGEST = 1024
+"""Characters of a name and an address together: far beyond what any mail carries."""
+# Nothing here may be matched in more than one way: the text comes from anyone, and is read on the event loop.
+_NAMED = re.compile(r"(?P<name>.*)<(?P<spec>[^<>]*)>")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -48,10 +51,12 @@ def read_address(text: str) -> Address:
     a dot: whether they exist is for the relay to say. Raises Permanent with code `invalid_destination`.
     """
     text = text.strip()
+    if len(text) > _LONGEST:
+        raise _invalid(text, f"it is longer than {_LONGEST} characters")
     if _CONTROL.search(text):
         raise _invalid(text, "it holds control characters")
     named = _NAMED.fullmatch(text)
-    name, spec = (_name(text, named["name"]), named["spec"]) if named else ("", text)
+    name, spec = (_name(text, named["name"].strip()), named["spec"].strip()) if named else ("", text)
     return Address(name, *_checked(text, spec))
 
 

@@ -22,6 +22,7 @@ from notifier.retry import Decision, decide, mask, pause_after, printable
 from notifier.routing import Router
 from notifier.store.base import Settlement, Store
 
+_LARGEST_CODE = 999_999
 _SETTLE_BACKOFF = (0.05, 0.2, 1.0, 5.0)
 
 _log = structlog.get_logger(__name__)
@@ -55,6 +56,7 @@ class WorkerPool:
         self._metrics = metrics
         self._on_retry = on_retry
         self._workers: list[asyncio.Task[None]] = []
+        self._stopping = False
 
     def start(self) -> None:
         """Set the workers to work."""
@@ -73,6 +75,7 @@ class WorkerPool:
 
         What is given back is PENDING and due at once, and has spent no attempt.
         """
+        self._stopping = True
         await self._release_all(self._queue.close())
         if self._workers:
             _, late = await asyncio.wait(self._workers, timeout=seconds)
@@ -107,11 +110,14 @@ class WorkerPool:
         job, answer = await self._answer(claim)
         duration = time.perf_counter() - clock
         try:
-            await self._settle(self._settlement(claim, job, answer, started, duration))
+            until, withdrawn = self._note_health(job, answer)
+            await self._settle(self._settlement(claim, job, answer, started, duration, until=until))
         except Exception as error:
-            # A channel may answer what can't be written, such as a status code that is no number.
+            # A channel may raise what can't be written, such as a message that is no text.
             failure = _failure(error, claim.job)
-            await self._settle(self._settlement(claim, claim.job, failure, started, duration))
+            await self._settle(self._settlement(claim, claim.job, failure, started, duration, until=0.0))
+        else:
+            await self._release_all(withdrawn, until)
 
     async def _answer(self, claim: Claim) -> tuple[Job, Receipt | DeliveryError]:
         """Deliver. Whatever is raised on the way is the job's failure, save that we are being stopped."""
@@ -122,9 +128,18 @@ class WorkerPool:
         except DeliveryError as error:
             return job, error
         except BaseException as error:
-            if _is_a_stop(error):
+            if self._is_a_stop(error):
                 raise
             return job, _failure(error, job)
+
+    def _is_a_stop(self, error: BaseException) -> bool:
+        """Whether it is the worker that is to end, and no channel that failed, or cancelled itself."""
+        task = asyncio.current_task()
+        if self._stopping or task is None:
+            return isinstance(error, asyncio.CancelledError | GeneratorExit)
+        while task.cancelling():
+            task.uncancel()
+        return False
 
     def _made_out(self, claim: Claim) -> Job:
         """The job, its destination made out anew where that failed when it was born."""
@@ -156,11 +171,38 @@ class WorkerPool:
 
     # What became of it ---------------------------------------------------------------------------
 
+    def _note_health(self, job: Job, answer: Receipt | DeliveryError) -> tuple[float, list[Claim]]:
+        """Pause the lane where its provider is at fault: until when, and which claims it gives back."""
+        if not isinstance(answer, Unavailable):
+            self._queue.healthy(job.lane)
+            return 0.0, []
+        faults = self._queue.fault(job.lane)
+        pause, reason = pause_after(faults), printable(answer.message)
+        until = self._clock() + pause
+        if faults == 1:
+            _log.warning("lane paused", lane=job.lane, seconds=pause, code=answer.code, why=mask(reason))
+        return until, self._queue.pause(job.lane, seconds=pause, until=until, reason=reason)
+
     def _settlement(
-        self, claim: Claim, job: Job, answer: Receipt | DeliveryError, started: float, duration: float
+        self,
+        claim: Claim,
+        job: Job,
+        answer: Receipt | DeliveryError,
+        started: float,
+        duration: float,
+        *,
+        until: float,
     ) -> Settlement:
         """What to write down. A destination is written with it when it was made out only now."""
-        decision = self._decide(job, answer if isinstance(answer, DeliveryError) else None)
+        decision = decide(
+            answer if isinstance(answer, DeliveryError) else None,
+            job,
+            schedule=self._router.schedule(job.route),
+            retry=self._config.retry,
+            now=self._clock(),
+            random=self._random,
+            paused_until=until,
+        )
         self._metrics.attempted(job.channel, decision.outcome, duration)
         if decision.status is JobState.FAILED and decision.error is not None:
             log_failed(job, decision.error)
@@ -177,25 +219,6 @@ class WorkerPool:
             attempt=_attempt(decision, answer, started, duration),
             destination=job.destination if made_out else None,
             lane=job.lane if made_out else None,
-        )
-
-    def _decide(self, job: Job, error: DeliveryError | None) -> Decision:
-        now = self._clock()
-        pause = 0.0
-        if isinstance(error, Unavailable):
-            pause = pause_after(self._queue.fault(job.lane))
-            self._queue.pause(job.lane, seconds=pause, until=now + pause, reason=printable(error.message))
-            _log.warning("lane paused", lane=job.lane, seconds=pause, code=error.code, reason=error.message)
-        else:
-            self._queue.healthy(job.lane)
-        return decide(
-            error,
-            job,
-            schedule=self._router.schedule(job.route),
-            retry=self._config.retry,
-            now=now,
-            random=self._random,
-            pause=pause,
         )
 
     async def _settle(self, settlement: Settlement) -> None:
@@ -217,8 +240,8 @@ class WorkerPool:
         elif settlement.next_attempt_at is not None:
             self._on_retry(settlement.next_attempt_at)
 
-    async def _release(self, claim: Claim) -> None:
-        """Give a job back without spending an attempt."""
+    async def _release(self, claim: Claim, until: float = 0.0) -> None:
+        """Give a job back without spending an attempt; it is not due before `until`."""
         now = self._clock()
         job = claim.job
         release = Settlement(
@@ -226,7 +249,7 @@ class WorkerPool:
             claim=job.claim,
             status=JobState.PENDING,
             now=now,
-            next_attempt_at=now,
+            next_attempt_at=max(now, until),
             error=job.error,
         )
         try:
@@ -234,9 +257,9 @@ class WorkerPool:
         except StoreError:
             _log.exception("a job could not be given back; it is when its claim ends", job=job.id)
 
-    async def _release_all(self, claims: Sequence[Claim]) -> None:
+    async def _release_all(self, claims: Sequence[Claim], until: float = 0.0) -> None:
         """Give jobs back, all at once: together they cost the store one transaction."""
-        await asyncio.gather(*map(self._release, claims))
+        await asyncio.gather(*(self._release(claim, until) for claim in claims))
 
 
 def log_failed(job: Job, error: JobError) -> None:
@@ -264,19 +287,16 @@ async def _timed(channel: Channel, message: Message) -> Receipt:
     return receipt if isinstance(receipt, Receipt) else Receipt()
 
 
-def _is_a_stop(error: BaseException) -> bool:
-    """Whether it is the worker that is to end, and no channel that failed."""
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-    return isinstance(error, GeneratorExit)
-
-
 def _failure(error: BaseException, job: Job) -> Transient:
     """What an exception means that says nothing of its meaning: its type is the cause."""
-    _log.error("an attempt raised", channel=job.channel, job=job.id, exc_info=error)
     name = type(error).__name__
-    return Transient(f"{name}: {error}", code=name)
+    try:
+        told = f"{name}: {error}"
+        _log.error("an attempt raised", channel=job.channel, job=job.id, exc_info=error)
+    except BaseException as second:  # its own text raises
+        told = f"{name}, which can't be told: {type(second).__name__}"
+        _log.error("an attempt raised", channel=job.channel, job=job.id, error=told)
+    return Transient(told, code=name)
 
 
 def _attempt(decision: Decision, answer: Receipt | DeliveryError, started: float, duration: float) -> Attempt:
@@ -285,7 +305,12 @@ def _attempt(decision: Decision, answer: Receipt | DeliveryError, started: float
         started_at=started,
         duration_ms=duration * 1000,
         outcome=decision.outcome,
-        status_code=answer.status_code,
+        status_code=_status_code(answer.status_code),
         error=decision.error,
         response=None if response is None else printable(str(response), 1024),
     )
+
+
+def _status_code(given: object) -> int | None:
+    """A receiver's code as it can be kept: a channel may hand in anything, and was heard all the same."""
+    return given if type(given) is int and 0 <= given <= _LARGEST_CODE else None

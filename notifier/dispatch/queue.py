@@ -116,16 +116,20 @@ class FairQueue:
         self._serve()
         self.on_room()
 
-    def pause(self, lane_name: str, *, seconds: float, until: float, reason: str) -> None:
-        """Let a lane wait: none of its jobs is handed out for so many seconds. `until` is for people."""
+    def pause(self, lane_name: str, *, seconds: float, until: float, reason: str) -> list[Claim]:
+        """Let a lane wait: none of its jobs is handed out for so many seconds. `until` is for people.
+
+        Returns its claims that no worker has begun, to be released: others need the room meanwhile.
+        """
         lane = self._lane(lane_name)
         if self._closed or lane.paused_until is not None:
-            return
+            return []
         lane.paused_until = until
         lane.pause_reason = reason
         for turns in self._turns:
             turns.pop(lane_name, None)
         asyncio.get_running_loop().call_later(seconds, self._resume, lane)
+        return [*self._take_waiting(lane)]
 
     def fault(self, lane_name: str) -> int:
         """Count a provider's fault on a lane; returns how many came in a row."""
@@ -164,15 +168,14 @@ class FairQueue:
             if not asking.done():
                 asking.set_result(None)
         self._asking.clear()
-        return [*self._take_waiting()]
+        return [claim for lane in [*self._lanes.values()] for claim in self._take_waiting(lane)]
 
-    def _take_waiting(self) -> Iterator[Claim]:
-        for lane in [*self._lanes.values()]:
-            for waiting in lane.waiting:
-                while waiting:
-                    claim = waiting.popleft()
-                    self._forget(claim, lane)
-                    yield claim
+    def _take_waiting(self, lane: Lane) -> Iterator[Claim]:
+        for waiting in lane.waiting:
+            while waiting:
+                claim = waiting.popleft()
+                self._forget(claim, lane)
+                yield claim
 
     # Inside --------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The templates folder: which files a template has for which part and locale, and when one has changed."""
 
+import errno
 import re
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
@@ -7,11 +8,12 @@ from pathlib import Path
 
 from jinja2 import BaseLoader, Environment, TemplateNotFound
 
-from notifier.errors import TemplateError
+from notifier.errors import TemplateError, Unavailable
 
 RECHECK_SECONDS = 1.0
 """How soon a changed, new or removed file is seen."""
 
+_MACHINE_AT_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM})
 _KEPT_FOLDERS = 1024
 _PLAIN = ("",)
 _PARTS = {
@@ -64,7 +66,9 @@ class TemplateFiles(BaseLoader):
             return {}
         try:
             files = sorted(entry.name for entry in (self.root / template).iterdir() if entry.is_file())
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _MACHINE_AT_FAULT:
+                raise _unreadable(error) from error
             return {}
         return {part: f"{template}/{name}" for name in files if (part := _part_of(name))}
 
@@ -97,7 +101,9 @@ class TemplateFiles(BaseLoader):
             if not _is_inside(name) or not path.is_file():
                 return None
             found = path.stat()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _MACHINE_AT_FAULT:
+                raise _unreadable(error) from error
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
 
@@ -110,6 +116,11 @@ class TemplateFiles(BaseLoader):
         """Every file that holds a template."""
         files = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
         return sorted(file.as_posix() for file in files if _is_template(file))
+
+
+def _unreadable(error: Exception) -> Unavailable:
+    """Say that no template can be read just now (too many open files): no job's fault."""
+    return Unavailable(f"the templates can't be read: {error}", code="templates_unreadable")
 
 
 def _is_template(file: Path) -> bool:

@@ -1,6 +1,7 @@
 """What went wrong in a template, as its author needs to be told: the file, the line, the variable's path."""
 
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Template, TemplateNotFound, TemplateSyntaxError, Undefined
@@ -10,7 +11,8 @@ from notifier.errors import TemplateError
 from notifier.rendering.variables import Variables
 
 _MAX_PROBLEM = 500
-_SEARCHED_VALUES = 100_000
+_SEARCHED_VALUES = 10_000
+_MAX_STEP = 64
 
 
 def explained(error: Exception, template: str, variables: Variables) -> TemplateError:
@@ -51,17 +53,37 @@ def _missing(error: UndefinedError, culprit: Undefined, variables: Variables) ->
 
 
 def _path_to(wanted: object, variables: Variables) -> str | None:
-    """Find a dict or list among the variables by identity; None when it isn't there."""
+    """Find a dict or list among the variables by identity; None when it isn't there, or too much else is.
+
+    Each is remembered by its last step alone: whole paths would multiply what hostile data holds.
+    """
     if not isinstance(wanted, dict | list):
         return None
-    pending: list[tuple[str, Any]] = list(variables.items())
-    for path, value in pending:  # which grows as it is walked
+    found: list[tuple[Any, int, str]] = [(variables, -1, "")]
+    for place, (value, _, _) in enumerate(found):  # which grows as it is walked
         if value is wanted:
-            return path
-        if len(pending) > _SEARCHED_VALUES:
-            return None
-        if isinstance(value, dict):
-            pending += [(f"{path}.{key}", inner) for key, inner in value.items()]
-        elif isinstance(value, list):
-            pending += [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
+            return _path(found, place)
+        for step, child in _children(value):
+            if len(found) >= _SEARCHED_VALUES:
+                return None
+            found.append((child, place, step))
     return None
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    """The dicts and lists that a value holds, each with the step that leads to it."""
+    if isinstance(value, Mapping):
+        return (
+            (f".{key[:_MAX_STEP]}", child) for key, child in value.items() if isinstance(child, dict | list)
+        )
+    return ((f"[{index}]", child) for index, child in enumerate(value) if isinstance(child, dict | list))
+
+
+def _path(found: Sequence[tuple[Any, int, str]], place: int) -> str:
+    """Put a path together from the steps that lead to a place."""
+    steps = []
+    while place > 0:
+        _, above, step = found[place]
+        steps.append(step)
+        place = above
+    return "".join(reversed(steps)).removeprefix(".")[:_MAX_PROBLEM]

@@ -149,7 +149,7 @@ class SqliteStore:
 
     async def ping(self) -> None:
         """See `Store.ping`."""
-        await self._write(lambda database: database.execute("SELECT 1").fetchone())
+        await self._write(lambda database: database.execute(_sql["ping"]))
         await self._read(lambda database: database.execute("SELECT 1").fetchone())
 
     # The two ways in -----------------------------------------------------------------------------

@@ -229,12 +229,11 @@ class _NotWords(Exception):  # noqa: N818 - it is no error that anyone means to 
     [
         Transient(ValueError("an exception for a message")),  # type: ignore[arg-type]  # as plugins do
         Transient("a header for seconds", retry_after="120"),  # type: ignore[arg-type]
-        Permanent("a text for a number", status_code="five"),  # type: ignore[arg-type]
-        Permanent("no text", code="\ud800"),
+        _NotWords(),
     ],
 )
 async def test_an_error_that_makes_no_sense_costs_an_attempt_all_the_same(
-    shop: Shop, error: DeliveryError
+    shop: Shop, error: Exception
 ) -> None:
     """What can't be written down is replaced by why; the job isn't tried for ever behind everyone's back."""
     shop.raises(error)
@@ -243,15 +242,58 @@ async def test_an_error_that_makes_no_sense_costs_an_attempt_all_the_same(
     assert attempt.outcome is Outcome.RETRY
 
 
-async def test_an_error_without_words_is_left_to_its_claim(shop: Shop) -> None:
-    """The last resort: counted and logged, the worker lives, and the job comes again when its claim ends."""
-    shop.raises(_NotWords())
-    claim = await shop.put()
-    await asyncio.sleep(0)
-    await shop.idle()
-    assert (await shop.store.job(claim.job.id)).status is PROCESSING
-    assert not shop.queue.claims
-    assert shop.counted("errors", part="worker") == 1
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Permanent("a text for a number", status_code="five"), "permanent"),  # type: ignore[arg-type]
+        (Permanent("no text", code="\ud800"), "?"),
+        (Permanent("a number", code=404), "404"),  # type: ignore[arg-type]
+        (Permanent("endless", code="x" * 1000), "x" * 64),
+    ],
+)
+async def test_what_a_channel_says_is_kept_as_far_as_it_can_be(
+    shop: Shop, error: DeliveryError, code: str
+) -> None:
+    """Its meaning counts, whatever its code looks like."""
+    shop.raises(error)
+    failed, (attempt,) = await shop.attempted()
+    assert failed.status is FAILED
+    assert failed.error is not None
+    assert (failed.error.code, attempt.status_code) == (code, None)
+
+
+@pytest.mark.parametrize("given", ["250 OK", 250.5, 2**70, -1, True])
+async def test_a_receipt_is_a_delivery_whatever_its_code(shop: Shop, given: Any) -> None:
+    """What was taken must not be sent again because its receipt can't be written down."""
+
+    async def deliver(_message: Message) -> Receipt:
+        return Receipt(status_code=given)
+
+    shop.deliver = deliver
+    done, (attempt,) = await shop.attempted()
+    assert (done.status, attempt.status_code) == (COMPLETED, None)
+
+
+async def test_a_channel_that_cancels_itself_costs_no_worker(shop: Shop) -> None:
+    """Only a drain ends a worker; a cancellation that a channel aims at its own task is its failure."""
+
+    async def deliver(_message: Message) -> Receipt:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        return Receipt()
+
+    shop.deliver = deliver
+    waits, _ = await shop.attempted()
+    assert (waits.status, waits.attempts, shop.pool.dead) == (PENDING, 1, 0)
+
+
+async def test_a_channel_that_ends_like_a_generator_costs_no_worker(shop: Shop) -> None:
+    """GeneratorExit from a channel is an exception like any other."""
+    shop.raises(GeneratorExit())
+    waits, _ = await shop.attempted()
+    assert (waits.status, waits.attempts, shop.pool.dead) == (PENDING, 1, 0)
 
 
 @pytest.mark.parametrize("answer", [None, "ok", 204, {"status": "sent"}])

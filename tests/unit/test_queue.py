@@ -260,12 +260,21 @@ async def test_a_paused_lane_gets_no_more_of_the_window(queue: FairQueue) -> Non
     assert queue.crowded(NORMAL) == ["a"]
 
 
-async def test_a_lane_goes_on_where_it_stood_when_its_pause_ends(queue: FairQueue) -> None:
-    """Workers that wait get its jobs at once, in their order, and the dispatcher hears that there is room."""
+async def test_a_pause_gives_the_window_back_what_the_lane_held(queue: FairQueue) -> None:
+    """A relay that is down takes no room from others; what is in flight stays with its worker."""
+    filled(queue, "a", 3)
+    (begun,) = await taken(queue, 1)
+    withdrawn = queue.pause("a", seconds=3600, until=NOW + 3600, reason="the relay is down")
+    assert lanes(withdrawn) == ["a", "a"]
+    assert [*queue.claims.values()] == [begun]
+
+
+async def test_a_lane_goes_on_when_its_pause_ends(queue: FairQueue) -> None:
+    """Workers that wait get what came meanwhile, in its order, and the dispatcher hears of it."""
     told: list[None] = []
     queue.on_room = lambda: told.append(None)
-    claims = filled(queue, "a", 2)
     paused(queue)
+    claims = filled(queue, "a", 2)
     waiting = [asyncio.ensure_future(queue.get()) for _ in range(2)]
     await asyncio.sleep(0)
     resume(queue)
@@ -275,8 +284,8 @@ async def test_a_lane_goes_on_where_it_stood_when_its_pause_ends(queue: FairQueu
 
 async def test_a_pause_ends_by_itself(queue: FairQueue) -> None:
     """Nobody has to remember to resume a lane."""
-    (one,) = filled(queue, "a")
     queue.pause("a", seconds=0.01, until=NOW, reason="the relay is down")
+    (one,) = filled(queue, "a")
     assert await queue.get() == one
 
 
@@ -310,8 +319,8 @@ async def test_closing_returns_what_no_worker_has_begun(queue: FairQueue) -> Non
     """What is in flight stays with its worker; the rest, of paused lanes too, is handed back."""
     filled(queue, "a", 3)
     filled(queue, "b", 2, HIGH)
-    filled(queue, "c", 2, LOW)
     paused(queue, "c")
+    filled(queue, "c", 2, LOW)
     begun = await taken(queue, 2)
     rest = queue.close()
     assert sorted(lanes(begun + rest)) == [*"aaabbcc"]

@@ -41,7 +41,7 @@ def after(
         retry=RETRY,
         now=NOW,
         random=lambda: random,
-        pause=pause,
+        paused_until=NOW + pause,
     )
 
 
