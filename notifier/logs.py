@@ -8,6 +8,7 @@ import sys
 from typing import TextIO, cast
 
 import structlog
+from aiohttp.http import HttpProcessingError
 from structlog.typing import Processor
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -57,8 +58,18 @@ def _shared() -> list[Processor]:
 
 def _renderers(*, pretty: bool) -> list[Processor]:
     if pretty:
-        return [structlog.dev.ConsoleRenderer(colors=True)]
+        # Without rich's tracebacks, which show local variables, and so the secrets among them.
+        return [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _without_request(record: logging.LogRecord) -> bool:
+    """Take the quoted request out of what aiohttp logs of malformed HTTP."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args = "malformed HTTP was refused", ()
+    return True
 
 
 def _configure_standard_library(level: int, stream: TextIO, renderers: list[Processor]) -> None:
@@ -69,6 +80,9 @@ def _configure_standard_library(level: int, stream: TextIO, renderers: list[Proc
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
+    # aiosqlite tells every argument of every call; aiohttp quotes requests that it can't read, keys and all.
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
+    logging.getLogger("aiohttp.server").addFilter(_without_request)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(level, logging.WARNING) if level > logging.DEBUG else level)

@@ -16,6 +16,10 @@ _RULE = "-" * 40
 _QUOTE = "> "
 _LONGEST_UNDERLINE = 78
 
+LONGEST = 256 * 1024
+"""Characters of HTML that are read: far more than anyone does."""
+
+_TAG = re.compile(r"<[^<>]*>")
 _SPACE = re.compile(r"[ \t\r\n\f\xa0]+")
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 # What mails pad their preheaders with.
@@ -30,8 +34,11 @@ def text_from_html(html: str) -> str:
     never content.
     """
     reader = _Reader()
-    reader.feed(html)
-    reader.close()
+    try:
+        reader.feed(html[:LONGEST])
+        reader.close()
+    except AssertionError:  # html.parser's way to say that a declaration makes no sense
+        return _SPACE.sub(" ", _TAG.sub(" ", html[:LONGEST])).strip() + "\n"
     return reader.page.text()
 
 
@@ -206,6 +213,7 @@ class _Reader(HTMLParser):
         self.page.end_paragraph()
 
     def _open_link(self, attributes: dict[str, str]) -> None:
+        self._close_link()  # as HTML has it: a link never stands in another
         self._links.append((attributes.get("href", "").strip(), self.page.place()))
 
     def _close_link(self) -> None:

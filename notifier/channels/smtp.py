@@ -8,6 +8,7 @@ import contextlib
 import re
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -287,8 +288,20 @@ async def _log_in(relay: Relay, client: SMTP, username: str, password: str) -> N
             return
     if refusal is None:
         raise RelayFault(relay, "relay_auth", "offers none of the logins PLAIN, LOGIN and CRAM-MD5")
-    problem = f"refused the login of {username!r}: {_said(refusal, relay)}"
-    raise RelayFault(relay, "relay_auth", problem, reply=_reply_in(refusal)) from refusal
+    said = _without_password(_said(refusal, relay), username, password)
+    reply = _reply_in(refusal)
+    if reply is not None:
+        reply = Reply(reply.code, _without_password(reply.text, username, password))
+    problem = f"refused the login of {username!r}: {said}"
+    raise RelayFault(relay, "relay_auth", problem, reply=reply) from None
+
+
+def _without_password(text: str, username: str, password: str) -> str:
+    """Blank out what a relay may repeat of a login, in each form that it was sent in."""
+    for secret in (f"\0{username}\0{password}", password):
+        for form in (b64encode(secret.encode()).decode(), secret):
+            text = text.replace(form, "…")
+    return text
 
 
 def _opening_fault(relay: Relay, error: Exception) -> RelayFault:

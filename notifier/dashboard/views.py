@@ -214,8 +214,8 @@ def _mail_as_json(mail: Mail) -> dict[str, Any]:
     read = read_mail(mail.raw)
     return {
         "kind": "email",
-        "from": mail.sender,
-        "to": mail.recipients,
+        "from": _clean(mail.sender),
+        "to": [_clean(recipient) for recipient in mail.recipients],
         "subject": _clean(read.subject),
         "html": _clean(read.html),
         "text": _clean(read.text),

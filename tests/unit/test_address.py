@@ -74,3 +74,9 @@ def test_shows_itself_as_people_write_it() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     """A stream of ever new addresses does not fill the memory."""
     assert read_address.cache_info().maxsize is not None
+
+
+def test_a_text_longer_than_any_address_is_refused_unread() -> None:
+    """What a stranger wrote into a form must not keep the event loop busy."""
+    with pytest.raises(Permanent, match="longer than"):
+        read_address("<" + " " * 2000 + "x")

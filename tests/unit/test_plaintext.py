@@ -97,3 +97,16 @@ def test_loses_no_word(words: list[str]) -> None:
     position = 0
     for word in words:
         position = text.index(word, position) + len(word)
+
+
+@pytest.mark.parametrize("html", ["<p>kept</p><![x]>", "<p>kept</p><!DOCTYPE [<!x"])
+def test_a_declaration_that_makes_no_sense_costs_no_content(html: str) -> None:
+    """What the parser gives up on is still read, without its tags."""
+    assert "kept" in text_from_html(html)
+
+
+def test_a_link_ends_where_the_next_begins() -> None:
+    """As in browsers: links never stand in one another, however many are left open."""
+    assert text_from_html('<a href="https://a.example">one<a href="https://b.example">two</a>') == (
+        "one (https://a.example)two (https://b.example)\n"
+    )

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import tracemalloc
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -897,3 +898,19 @@ def test_all_that_ships_compiles() -> None:
     """`notifier check` finds nothing to say about a fresh clone's templates."""
     renderer = Renderer(SHIPPED)
     assert (renderer.check(), renderer.names()) == ([], ["welcome"])
+
+
+def test_naming_what_is_missing_costs_no_more_than_the_data(tmp_path: Path) -> None:
+    """A path is looked for without writing every other path down: long keys over many items are no bomb."""
+    (tmp_path / "welcome").mkdir()
+    (tmp_path / "welcome" / "subject.txt").write_text("{{ data.user.name }}")
+    data = {"k" * 8000: [[number] for number in range(9000)], "user": {}}
+    renderer = Renderer(tmp_path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TemplateError, match=r"data\.user\.name"):
+            renderer.render("welcome", {"subject"}, event=event_record(), data=data, job=job())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * 1024**2
