@@ -75,8 +75,10 @@ class Channel(Protocol):
 
     parts: frozenset[str]
     """Which parts of a template are rendered for it (`ALL_PARTS`)."""
-    timeout: float
-    """Seconds after which the worker gives an attempt up, whatever the channel does."""
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds after which the worker gives an attempt up; None where `deliver` keeps to its own time."""
 
     def lane(self, destination: str) -> str:
         """Name the lane that this destination shares with others; raise Permanent if it is none at all."""
@@ -114,7 +116,7 @@ _factories: dict[str, Factory] = {}
 class FunctionChannel:
     """A channel made of one registered coroutine function."""
 
-    def __init__(self, name: str, function: Deliver, timeout: float) -> None:
+    def __init__(self, name: str, function: Deliver, timeout: float | None) -> None:
         self.parts = ALL_PARTS
         self.name = name
         self.function = function

@@ -24,8 +24,6 @@ from notifier.errors import ConfigError, Permanent, Transient
 from notifier.model import rfc3339
 
 MAX_URL = 2048
-_GIVEN_UP_AFTER = 5.0
-"""Seconds that a transport may run past its deadline before the worker cuts it off."""
 
 _PLAIN_HEADERS = {
     "Content-Type": "application/json",
@@ -58,6 +56,7 @@ class WebhookChannel:
     """Delivers by a signed POST. `transport` stands in for the guarded HTTP client where one is given."""
 
     parts = frozenset({"payload"})
+    timeout = None  # the transport's deadline covers all of it
 
     def __init__(self, context: ChannelContext, *, transport: Transport | None = None) -> None:
         settings = context.config.channels.webhook
@@ -65,7 +64,6 @@ class WebhookChannel:
         self._secret_for = context.secret_for
         self._clock = context.clock
         self._deadline = float(settings.timeout)
-        self.timeout = self._deadline + _GIVEN_UP_AFTER
         self._transport = transport or AiohttpTransport(
             Guard(settings.allow_networks).open_socket, connections=context.config.workers.concurrency
         )

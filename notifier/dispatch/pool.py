@@ -117,7 +117,8 @@ class WorkerPool:
             failure = _failure(error, claim.job)
             await self._settle(self._settlement(claim, claim.job, failure, started, duration, until=0.0))
         else:
-            await self._release_all(withdrawn, until)
+            if withdrawn:
+                await self._release_all(withdrawn, until)
 
     async def _answer(self, claim: Claim) -> tuple[Job, Receipt | DeliveryError]:
         """Deliver. Whatever is raised on the way is the job's failure, save that we are being stopped."""
@@ -150,6 +151,7 @@ class WorkerPool:
         return msgspec.structs.replace(job, destination=destination, lane=lane, locale=locale)
 
     async def _deliver(self, job: Job, claim: Claim) -> Receipt:
+        """Deliver, within the channel's time. One that returns no receipt is taken at its word."""
         channel = self._channels.get(job.channel)
         if channel is None:
             raise Permanent(f"no channel {job.channel!r} is registered any more", code="unknown_channel")
@@ -159,7 +161,11 @@ class WorkerPool:
             content=self._render(job, claim, channel),
             settings=self._config.channels.others.get(job.channel, {}),
         )
-        return await _timed(channel, message)
+        if channel.timeout is None:
+            receipt = await channel.deliver(message)
+        else:
+            receipt = await _timed(channel, message, channel.timeout)
+        return receipt if isinstance(receipt, Receipt) else Receipt()
 
     def _render(self, job: Job, claim: Claim, channel: Channel) -> Content:
         if job.template is None:
@@ -274,17 +280,15 @@ def log_failed(job: Job, error: JobError) -> None:
     )
 
 
-async def _timed(channel: Channel, message: Message) -> Receipt:
-    """Deliver, within the channel's time. One that returns no receipt is taken at its word."""
-    limit = asyncio.timeout(channel.timeout)
+async def _timed(channel: Channel, message: Message, seconds: float) -> Receipt:
+    limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            receipt = await channel.deliver(message)
+            return await channel.deliver(message)
     except TimeoutError as error:
         if not limit.expired():
             raise
-        raise Transient(f"no end within {channel.timeout:g} s", code="timeout") from error
-    return receipt if isinstance(receipt, Receipt) else Receipt()
+        raise Transient(f"no end within {seconds:g} s", code="timeout") from error
 
 
 def _failure(error: BaseException, job: Job) -> Transient:

@@ -150,6 +150,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """`data.items` is the event's key, never dict's method."""
         if type(obj) is dict:
             return obj[attribute] if attribute in obj else self._absent(obj, attribute)
+        if type(obj) is LoopContext and attribute in _OF_A_LOOP:
+            return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
@@ -364,6 +366,8 @@ class JsonSandbox(Sandbox):
         return Json(made) if isinstance(obj, Macro | BlockReference | LoopContext) else made
 
     def _printable(self, value: Any) -> Any:
+        if type(value) in _WRITTEN_AS_IT_IS:
+            return value
         if value is None:
             return "null"
         if isinstance(value, bool):
@@ -395,6 +399,8 @@ def _asking(attribute: str, args: list[Any], instead_of: nodes.Node) -> nodes.Ca
     return nodes.Call(nodes.EnvironmentAttribute(attribute, **where), args, [], None, None, **where)
 
 
+_WRITTEN_AS_IT_IS = frozenset({Json, int, float})
+_OF_A_LOOP = frozenset({"first", "index", "index0", "last", "length", "revindex"})
 _CONTAINERS = (dict, list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)
 
 

@@ -351,8 +351,17 @@ async def test_a_channel_that_never_ends_is_given_up(shop: Shop) -> None:
     assert attempt.error == JobError("timeout", "no end within 0.01 s")
 
 
-async def test_a_timeout_of_the_channels_own_is_not_told_as_ours(shop: Shop) -> None:
+async def test_a_channel_may_keep_its_own_time(shop: Shop) -> None:
+    """One that names no time delivers like any other."""
+    shop.channel.timeout = None
+    done, _ = await shop.attempted()
+    assert done.status is COMPLETED
+
+
+@pytest.mark.parametrize("seconds", [60, None])
+async def test_a_timeout_of_the_channels_own_is_not_told_as_ours(shop: Shop, seconds: float | None) -> None:
     """A connection that timed out says so, and doesn't claim that the channel's whole time was over."""
+    shop.channel.timeout = seconds
     shop.raises(TimeoutError("Connect call failed"))
     _, (attempt,) = await shop.attempted()
     assert attempt.error == JobError("TimeoutError", "TimeoutError: Connect call failed")
