@@ -80,8 +80,7 @@ def _configure_standard_library(level: int, stream: TextIO, renderers: list[Proc
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
-    # aiosqlite tells every argument of every call; aiohttp quotes requests that it can't read, keys and all.
-    logging.getLogger("aiosqlite").setLevel(logging.INFO)
+    # aiohttp quotes requests that it can't read, keys and all.
     logging.getLogger("aiohttp.server").addFilter(_without_request)
     root = logging.getLogger()
     root.handlers = [handler]

@@ -1,40 +1,33 @@
 """The embedded store: one SQLite file in WAL mode, owned by one process, one writer with group commit."""
 
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from notifier.errors import (
-    IdempotencyConflictError,
-    IllegalTransitionError,
-    NotFoundError,
-    StoreTooNewError,
-    StoreUnavailableError,
-)
+from notifier.errors import IllegalTransitionError, NotFoundError, StoreTooNewError, StoreUnavailableError
 from notifier.model import REQUEUEABLE, Attempt, Claim, EventRecord, Job, JobState
-from notifier.retry import cause_of
 from notifier.store import rows, sql
-from notifier.store.base import (
-    WINDOW_BYTES,
-    Added,
-    FailureGroup,
-    JobFilter,
-    JobPage,
-    Replay,
-    Settlement,
-    Submission,
-)
+from notifier.store.adding import Adding
+from notifier.store.base import Added, FailureGroup, JobFilter, JobPage, Replay, Settlement, Submission
+from notifier.store.claiming import Claiming
 from notifier.store.lock import FileLock
+from notifier.store.queries import (
+    SQL,
+    event_with_jobs,
+    filtered,
+    insert_rows,
+    job_of,
+    mark_claimed,
+    read,
+    seq_in_state,
+)
 from notifier.store.rows import json_text, micros
 from notifier.store.writer import Connection, GroupWriter
 
 SCHEMA_VERSION = 1
-_LANES_A_SCAN = 256
-_ROWS_A_STATEMENT = 64
 _ROWS_A_PRUNE = 20_000
 _PRAGMAS = (
     "PRAGMA busy_timeout = 5000",
@@ -50,10 +43,6 @@ _WRITER_PRAGMAS = (
     "PRAGMA journal_size_limit = 67108864",
 )
 
-_NEW: tuple[str | None, Any] = (None, None)
-"""The fingerprint and first event of a key that was never seen."""
-
-_sql = sql.load("sqlite.sql")
 _Result = TypeVar("_Result")
 Work = Callable[[sqlite3.Connection], Any]
 
@@ -133,9 +122,9 @@ class SqliteStore:
         if version == 0:
             script = sql.script("sqlite_schema.sql")
             database.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
-        self._event_seq, self._job_seq = _read(database, "last_seqs")
+        self._event_seq, self._job_seq = read(database, "last_seqs")
         everyone = {"now": micros(now), "before": 2**62}
-        return database.execute(_sql["rescue"], everyone).rowcount
+        return database.execute(SQL["rescue"], everyone).rowcount
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -149,7 +138,8 @@ class SqliteStore:
 
     async def ping(self) -> None:
         """See `Store.ping`."""
-        await self._write(lambda database: database.execute(_sql["ping"]))
+        # It changes nothing, yet writes a page, as a full disk would not let it.
+        await self._write(lambda database: database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}"))
         await self._read(lambda database: database.execute("SELECT 1").fetchone())
 
     # The two ways in -----------------------------------------------------------------------------
@@ -184,7 +174,7 @@ class SqliteStore:
         adds = [(index, each) for index, each in enumerate(operations) if isinstance(each, _Add)]
         settles = [(index, each) for index, each in enumerate(operations) if isinstance(each, _Settle)]
         if adds:
-            added = _Adding(self, database).add_all([each.submissions for _, each in adds])
+            added = Adding(self._next_seqs, database).add_all([each.submissions for _, each in adds])
             results.update(zip((index for index, _ in adds), added, strict=True))
         if settles:
             settled = _settle_all(database, [each.settlement for _, each in settles])
@@ -201,7 +191,7 @@ class SqliteStore:
         added: list[Added] = await self._submit(_Add(submissions))
         return added
 
-    def next_seqs(self, events: int, jobs: int) -> tuple[range, range]:
+    def _next_seqs(self, events: int, jobs: int) -> tuple[range, range]:
         """Reserve row numbers. Only the writer's thread calls this; a gap after a rollback is harmless."""
         first_event, first_job = self._event_seq + 1, self._job_seq + 1
         self._event_seq += events
@@ -210,7 +200,7 @@ class SqliteStore:
 
     async def event(self, event_id: str) -> tuple[EventRecord, list[Job]]:
         """See `Store.event`."""
-        return await self._read(lambda database: _event_with_jobs(database, event_id))
+        return await self._read(lambda database: event_with_jobs(database, event_id))
 
     # What workers do -----------------------------------------------------------------------------
 
@@ -229,7 +219,7 @@ class SqliteStore:
 
         def claim(database: sqlite3.Connection) -> str:
             # Made anew each time: this runs once more where the batch it stood in has failed.
-            claiming = _Claiming(
+            claiming = Claiming(
                 scanned=self._scanned,
                 priority=priority,
                 limit=limit,
@@ -247,8 +237,8 @@ class SqliteStore:
         """See `Store.claim_these`."""
 
         def claim(database: sqlite3.Connection) -> dict[str, int]:
-            found = _read(database, "claimable", ids=json_text(job_ids), now=micros(now))
-            _mark_claimed(database, [seq for seq, _, _ in found], micros(now), micros(until))
+            found = read(database, "claimable", ids=json_text(job_ids), now=micros(now))
+            mark_claimed(database, [seq for seq, _, _ in found], micros(now), micros(until))
             return {job_id: fence for _, job_id, fence in found}
 
         claimed: dict[str, int] = await self._write(claim)
@@ -262,36 +252,36 @@ class SqliteStore:
     async def renew(self, claims: Sequence[tuple[str, int]], until: float) -> None:
         """See `Store.renew`."""
         values = {"claims": json_text(claims), "until": micros(until)}
-        await self._write(lambda database: database.execute(_sql["renew"], values))
+        await self._write(lambda database: database.execute(SQL["renew"], values))
 
     async def rescue(self, now: float) -> int:
         """See `Store.rescue`."""
         values = {"now": micros(now), "before": micros(now)}
-        count: int = await self._write(lambda database: database.execute(_sql["rescue"], values).rowcount)
+        count: int = await self._write(lambda database: database.execute(SQL["rescue"], values).rowcount)
         return count
 
     async def next_due(self, after: float) -> float | None:
         """See `Store.next_due`."""
         values = {"after": micros(after)}
-        (due,) = await self._read(lambda database: database.execute(_sql["next_due"], values).fetchone())
+        (due,) = await self._read(lambda database: database.execute(SQL["next_due"], values).fetchone())
         return rows.maybe_seconds(due)
 
     # What operators do ---------------------------------------------------------------------------
 
     async def job(self, job_id: str) -> Job:
         """See `Store.job`."""
-        return await self._read(lambda database: _job(database, job_id))
+        return await self._read(lambda database: job_of(database, job_id))
 
     async def attempts(self, job_id: str) -> list[Attempt]:
         """See `Store.attempts`."""
         found = await self._read(
-            lambda database: database.execute(_sql["attempts"], {"id": job_id}).fetchall()
+            lambda database: database.execute(SQL["attempts"], {"id": job_id}).fetchall()
         )
         return [rows.attempt_from(text) for (text,) in found]
 
     async def jobs(self, wanted: JobFilter, *, limit: int, before: int | None = None) -> JobPage:
         """See `Store.jobs`."""
-        query, values = _filtered("jobs", wanted)
+        query, values = filtered("jobs", wanted)
         values |= {"limit": limit + 1, "before": 2**62 if before is None else before}
         found = await self._read(lambda database: database.execute(query, values).fetchall())
         more = len(found) > limit
@@ -301,13 +291,13 @@ class SqliteStore:
 
     async def count(self, wanted: JobFilter) -> int:
         """See `Store.count`."""
-        query, values = _filtered("count", wanted)
+        query, values = filtered("count", wanted)
         count: int = await self._read(lambda database: database.execute(query, values).fetchone()[0])
         return count
 
     async def counts(self) -> dict[JobState, int]:
         """See `Store.counts`."""
-        found = await self._read(lambda database: _read(database, "counts"))
+        found = await self._read(lambda database: read(database, "counts"))
         total = found.pop("all")
         return {
             JobState.COMPLETED: total - sum(found.values()),
@@ -316,7 +306,7 @@ class SqliteStore:
 
     async def failures(self, wanted: JobFilter) -> list[FailureGroup]:
         """See `Store.failures`."""
-        query, values = _filtered("failures", wanted)
+        query, values = filtered("failures", wanted)
         found = await self._read(lambda database: database.execute(query, values).fetchall())
         return [rows.failure_from(text) for (text,) in found]
 
@@ -324,9 +314,9 @@ class SqliteStore:
         """See `Store.requeue`."""
 
         def requeue(database: sqlite3.Connection) -> Job:
-            seq = _seq_in_state(database, job_id, REQUEUEABLE, "requeued")
-            database.execute(_sql["requeue"], {"seqs": json_text([seq]), "now": micros(now)})
-            return _job(database, job_id)
+            seq = seq_in_state(database, job_id, REQUEUEABLE, "requeued")
+            database.execute(SQL["requeue"], {"seqs": json_text([seq]), "now": micros(now)})
+            return job_of(database, job_id)
 
         job: Job = await self._write(requeue)
         return job
@@ -335,21 +325,21 @@ class SqliteStore:
         """See `Store.cancel`."""
 
         def cancel(database: sqlite3.Connection) -> Job:
-            _seq_in_state(database, job_id, {JobState.PENDING}, "cancelled")
-            database.execute(_sql["cancel"], {"id": job_id, "now": micros(now)})
-            return _job(database, job_id)
+            seq_in_state(database, job_id, {JobState.PENDING}, "cancelled")
+            database.execute(SQL["cancel"], {"id": job_id, "now": micros(now)})
+            return job_of(database, job_id)
 
         job: Job = await self._write(cancel)
         return job
 
     async def requeue_some(self, wanted: JobFilter, *, now: float, limit: int) -> list[str]:
         """See `Store.requeue_some`."""
-        query, values = _filtered("some_seqs", wanted)
+        query, values = filtered("some_seqs", wanted)
 
         def requeue(database: sqlite3.Connection) -> list[str]:
             found = msgspec.json.decode(database.execute(query, values | {"limit": limit}).fetchone()[0])
             seqs = json_text([seq for seq, _ in found])
-            database.execute(_sql["requeue"], {"seqs": seqs, "now": micros(now)})
+            database.execute(SQL["requeue"], {"seqs": seqs, "now": micros(now)})
             return [job_id for _, job_id in found]
 
         requeued: list[str] = await self._write(requeue)
@@ -363,16 +353,16 @@ class SqliteStore:
             "canary_job_id": replay.canary_job_id,
             "created_at": micros(replay.created_at),
         }
-        await self._write(lambda database: database.execute(_sql["add_replay"], values))
+        await self._write(lambda database: database.execute(SQL["add_replay"], values))
 
     async def replays(self) -> list[Replay]:
         """See `Store.replays`."""
-        found = await self._read(lambda database: database.execute(_sql["replays"]).fetchall())
+        found = await self._read(lambda database: database.execute(SQL["replays"]).fetchall())
         return [rows.replay_from(text) for (text,) in found]
 
     async def drop_replay(self, replay_id: str) -> None:
         """See `Store.drop_replay`."""
-        await self._write(lambda database: database.execute(_sql["drop_replay"], {"id": replay_id}))
+        await self._write(lambda database: database.execute(SQL["drop_replay"], {"id": replay_id}))
 
     async def prune(self, *, completed_before: float, failed_before: float, limit: int) -> int:
         """See `Store.prune`. Looks at rows oldest first, some a transaction, until it finds any to delete."""
@@ -388,16 +378,16 @@ class SqliteStore:
 
     def _prune(self, database: sqlite3.Connection, cutoffs: dict[str, int], limit: int) -> tuple[int, bool]:
         """Delete some; returns how many jobs, and whether all rows old enough have been looked at."""
-        found = _read(database, "old_jobs", after=self._pruned_jobs, scan=_ROWS_A_PRUNE, **cutoffs)
+        found = read(database, "old_jobs", after=self._pruned_jobs, scan=_ROWS_A_PRUNE, **cutoffs)
         self._pruned_jobs, jobs = _going(found, limit)
         wanted = {"seqs": json_text(jobs)}
-        emptied = _read(database, "events_of_jobs", **wanted)
-        database.execute(_sql["delete_attempts"], wanted)
-        database.execute(_sql["delete_jobs"], wanted)
+        emptied = read(database, "events_of_jobs", **wanted)
+        database.execute(SQL["delete_attempts"], wanted)
+        database.execute(SQL["delete_jobs"], wanted)
         before = cutoffs["completed_before"]
-        found = _read(database, "old_events", after=self._pruned_events, scan=_ROWS_A_PRUNE, before=before)
+        found = read(database, "old_events", after=self._pruned_events, scan=_ROWS_A_PRUNE, before=before)
         self._pruned_events, unrouted = _going(found, limit)
-        database.execute(_sql["delete_events"], {"seqs": json_text([*emptied, *unrouted])})
+        database.execute(SQL["delete_events"], {"seqs": json_text([*emptied, *unrouted])})
         return len(jobs), not self._pruned_jobs and not self._pruned_events
 
     async def checkpoint(self) -> None:
@@ -408,8 +398,8 @@ class SqliteStore:
         """See `Store.setting`."""
 
         def keep(database: sqlite3.Connection) -> str:
-            database.execute(_sql["keep_setting"], {"name": name, "value": default})
-            kept: str = database.execute(_sql["setting"], {"name": name}).fetchone()[0]
+            database.execute(SQL["keep_setting"], {"name": name, "value": default})
+            kept: str = database.execute(SQL["setting"], {"name": name}).fetchone()[0]
             return kept
 
         value: str = await self._write(keep)
@@ -435,54 +425,9 @@ def _own_fault(work: Work, database: sqlite3.Connection) -> Any:
         return error
 
 
-def _read(database: sqlite3.Connection, query: str, **values: Any) -> Any:
-    """Run a query that answers one JSON text."""
-    return msgspec.json.decode(database.execute(_sql[query], values).fetchone()[0])
-
-
-def _filtered(query: str, wanted: JobFilter) -> tuple[str, dict[str, Any]]:
-    """Put a filter's conditions into a query, and its values beside it."""
-    values = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
-    conditions = "\n".join(_sql[f"where_{name}"] for name in values)
-    if (status := values.pop("status", None)) is not None:
-        # In the text, not as a value: SQLite uses an index of one state only where it can see the state.
-        conditions = conditions.replace("{status}", JobState(status).value)
-    for name in ("created_after", "created_before", "updated_before"):
-        if name in values:
-            values[name] = micros(values[name])
-    return _sql[query].replace("{conditions}", conditions), values
-
-
-def _job(database: sqlite3.Connection, job_id: str) -> Job:
-    found = database.execute(_sql["job"], {"id": job_id}).fetchone()
-    if found is None:
-        raise NotFoundError("job", job_id)
-    return rows.job_from(found[0])
-
-
-def _event_with_jobs(database: sqlite3.Connection, event_id: str) -> tuple[EventRecord, list[Job]]:
-    found = database.execute(_sql["event_by_id"], {"id": event_id}).fetchone()
-    if found is None:
-        raise NotFoundError("event", event_id)
-    jobs = database.execute(_sql["jobs_of_event"], {"id": event_id}).fetchall()
-    return rows.event_from(found[0]), [rows.job_from(text) for (text,) in jobs]
-
-
-def _seq_in_state(
-    database: sqlite3.Connection, job_id: str, allowed: Collection[JobState], action: str
-) -> int:
-    found = database.execute(_sql["state_of_job"], {"id": job_id}).fetchone()
-    if found is None:
-        raise NotFoundError("job", job_id)
-    seq, status = msgspec.json.decode(found[0], type=tuple[int, JobState])
-    if status not in allowed:
-        raise IllegalTransitionError(job_id, status, action)
-    return seq
-
-
 def _settle_all(database: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[bool]:
     values = [rows.settlement_values(each) for each in settlements]
-    stale = set(_read(database, "stale", settlements=json_text(values)))
+    stale = set(read(database, "stale", settlements=json_text(values)))
     firsts: dict[str, int] = {}
     for index, each in enumerate(settlements):
         if index not in stale and firsts.setdefault(each.job_id, index) != index:
@@ -495,185 +440,7 @@ def _settle_all(database: sqlite3.Connection, settlements: Sequence[Settlement])
             attempts.append(rows.attempt_values(settled, settled.attempt))
         if settled.destination is not None:  # before the state: a COMPLETED job has a destination
             made_out = {"id": settled.job_id, "destination": settled.destination, "lane": settled.lane}
-            database.execute(_sql["make_out"], made_out)
-    database.execute(_sql["settle"], {"settlements": json_text([values[index] for index in live])})
-    _insert_rows(database, "insert_attempts", attempts)
+            database.execute(SQL["make_out"], made_out)
+    database.execute(SQL["settle"], {"settlements": json_text([values[index] for index in live])})
+    insert_rows(database, "insert_attempts", attempts)
     return [index not in stale for index in range(len(values))]
-
-
-def _insert_rows(database: sqlite3.Connection, query: str, values: Sequence[tuple[Any, ...]]) -> None:
-    """Insert many rows a statement, not one: see the head of sqlite.sql."""
-    for start in range(0, len(values), _ROWS_A_STATEMENT):
-        chunk = values[start : start + _ROWS_A_STATEMENT]
-        row = f"({','.join('?' * len(chunk[0]))})"
-        flat = [value for each in chunk for value in each]
-        database.execute(f"{_sql[query]} {','.join([row] * len(chunk))}", flat)
-
-
-def _mark_claimed(database: sqlite3.Connection, seqs: Sequence[int], now: int, until: int) -> None:
-    database.execute(_sql["claim"], {"seqs": json_text(seqs), "now": now, "until": until})
-
-
-class _Adding:
-    """One batch of adds inside its transaction."""
-
-    def __init__(self, store: SqliteStore, database: sqlite3.Connection) -> None:
-        self.store = store
-        self.database = database
-        self.fresh: list[Submission] = []
-
-    def add_all(self, calls: Sequence[Sequence[Submission]]) -> list[list[Added] | IdempotencyConflictError]:
-        """Insert what is new of each call; a call with a conflict inserts nothing."""
-        known = self._known_keys(calls)
-        answers = [self._one_call(call, known) for call in calls]
-        self._insert()
-        return answers
-
-    def _known_keys(self, calls: Sequence[Sequence[Submission]]) -> dict[str, tuple[str | None, Any]]:
-        """Fingerprint and first event of each idempotency key that the store has seen."""
-        keys = [each.event.idempotency_key for call in calls for each in call if each.event.idempotency_key]
-        if not keys:
-            return {}
-        found = _read(self.database, "known_keys", keys=json_text(keys))
-        return {key: (fingerprint, event_id) for key, fingerprint, event_id in found}
-
-    def _one_call(
-        self, call: Sequence[Submission], known: dict[str, tuple[str | None, Any]]
-    ) -> list[Added] | IdempotencyConflictError:
-        answers: list[Added] = []
-        fresh: list[Submission] = []
-        own: dict[str, tuple[str | None, Any]] = {}
-        for index, submission in enumerate(call):
-            key = submission.event.idempotency_key
-            fingerprint, first = (own.get(key) or known.get(key, _NEW)) if key else _NEW
-            if key and first is not None and fingerprint != submission.event.fingerprint:
-                return IdempotencyConflictError(key, index)
-            if first is not None:
-                answers.append(self._duplicate(first))
-                continue
-            if key:
-                own[key] = (submission.event.fingerprint, submission)
-            fresh.append(submission)
-            answers.append(Added(submission.event, submission.jobs, duplicate=False))
-        known.update(own)
-        self.fresh += fresh
-        return answers
-
-    def _duplicate(self, first: str | Submission) -> Added:
-        """The first event under a key: one of this very batch, or one that the store holds."""
-        if isinstance(first, Submission):
-            return Added(first.event, first.jobs, duplicate=True)
-        event, jobs = _event_with_jobs(self.database, first)
-        return Added(event, tuple(jobs), duplicate=True)
-
-    def _insert(self) -> None:
-        jobs = sum(len(each.jobs) for each in self.fresh)
-        event_seqs, job_seqs = self.store.next_seqs(len(self.fresh), jobs)
-        numbers = iter(job_seqs)
-        event_values = []
-        job_values = []
-        for seq, submission in zip(event_seqs, self.fresh, strict=True):
-            event_values.append(rows.event_values(seq, submission.event))
-            job_values += [rows.job_values(next(numbers), seq, job, _cause(job)) for job in submission.jobs]
-        _insert_rows(self.database, "insert_events", event_values)
-        _insert_rows(self.database, "insert_jobs", job_values)
-
-
-def _cause(job: Job) -> str | None:
-    """The cause of a job that is born FAILED."""
-    return (
-        cause_of(job.channel, job.error, job.template)
-        if job.status is JobState.FAILED and job.error
-        else None
-    )
-
-
-class _Claiming(msgspec.Struct, kw_only=True):
-    """One claim inside its transaction: which lanes have due work, then an equal part of each."""
-
-    scanned: dict[int, str]
-    """Where the look at each priority's lanes goes on; kept by the store between claims."""
-    priority: int
-    limit: int
-    per_lane: int
-    exclude: Collection[str]
-    only: Collection[str] | None
-    now: int
-    until: int
-    taken: list[int] = msgspec.field(default_factory=list)
-    size: int = 0
-    last: str | None = None
-
-    def run(self, database: sqlite3.Connection) -> str:
-        """Claim, and return the JSON text of the query `claimed`."""
-        if self.only is not None:
-            self._take(database, [lane for lane in dict.fromkeys(self.only) if lane not in self.exclude])
-        elif database.execute(_sql["is_any_due"], {"now": self.now}).fetchone()[0]:
-            rounds = self._once_round(database, self.scanned.get(self.priority, ""))
-            cuts = (self._take(database, lanes) for lanes in rounds)
-            self.scanned[self.priority] = next(filter(None, cuts), "")
-        text: str = database.execute(_sql["claimed"], {"seqs": json_text(self.taken)}).fetchone()[0]
-        return text
-
-    def _once_round(self, database: sqlite3.Connection, start: str) -> Iterator[list[str]]:
-        """All lanes with due work, some at a time: those after `start`, then those up to it."""
-        for after, end in ((start, None), ("", start)) if start else (("", None),):
-            last: str | None = after
-            while last is not None and (end is None or last < end):
-                last, lanes = self._due_lanes(database, last)
-                yield [lane for lane in lanes if end is None or lane <= end]
-
-    def _due_lanes(self, database: sqlite3.Connection, after: str) -> tuple[str | None, list[str]]:
-        """Return the next lanes with due work, and the last one looked at (None: there are no more)."""
-        last, lanes = _read(
-            database,
-            "due_lanes",
-            priority=self.priority,
-            after=after,
-            scan=_LANES_A_SCAN,
-            exclude=json_text(list(self.exclude)),
-            now=self.now,
-        )
-        return last, lanes
-
-    def _take(self, database: sqlite3.Connection, lanes: Sequence[str]) -> str | None:
-        """Take an equal part of each lane, then again of those that have more.
-
-        Where room ran out, returns the lane to go on after: the last served, so that none is passed over.
-        """
-        left = self.per_lane
-        while lanes and left:
-            part = min(left, max(1, (self.limit - len(self.taken)) // len(lanes)))
-            found = self._due_of_lanes(database, lanes, part)
-            fitting = self._fitting(found)
-            _mark_claimed(database, [seq for _, seq, _ in fitting], self.now, self.until)
-            if len(fitting) < len(found):
-                return self.last or found[0][0]
-            counts = Counter(lane for lane, _, _ in found)
-            lanes = [lane for lane, count in counts.items() if count == part]
-            left -= part
-        return None
-
-    def _due_of_lanes(
-        self, database: sqlite3.Connection, lanes: Sequence[str], part: int
-    ) -> list[tuple[str, int, int]]:
-        """Return lane, row number and bytes of data of each lane's first due jobs."""
-        found: list[tuple[str, int, int]] = _read(
-            database,
-            "due_of_lanes",
-            lanes=json_text(lanes),
-            priority=self.priority,
-            now=self.now,
-            per_lane=part,
-        )
-        return found
-
-    def _fitting(self, found: Sequence[tuple[str, int, int]]) -> Sequence[tuple[str, int, int]]:
-        """As many of these as there is room for, now taken."""
-        for index, (lane, seq, size) in enumerate(found):
-            if len(self.taken) >= self.limit or self.size >= WINDOW_BYTES:
-                return found[:index]
-            self.taken.append(seq)
-            self.size += size
-            self.last = lane
-        return found

@@ -6,6 +6,7 @@ answer, never half of its operation: whole transactions run on aiosqlite's threa
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +18,9 @@ from notifier.errors import StoreUnavailableError
 
 MAX_WEIGHT = 4000
 """About how many rows one transaction takes; more waits for the next."""
+
+# At DEBUG it tells every argument of every call, and so what events hold.
+logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 _Result = TypeVar("_Result")
 Applied = Sequence[Any]

@@ -302,10 +302,5 @@ SELECT json_array(
 -- name: keep_setting
 INSERT INTO setting (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING
 
--- name: ping
--- Writes a page, as a full disk would not let it.
-INSERT INTO setting (name, value) VALUES ('ping', '0')
-ON CONFLICT DO UPDATE SET value = CAST(value AS INTEGER) + 1
-
 -- name: setting
 SELECT value FROM setting WHERE name = :name

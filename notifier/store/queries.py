@@ -1,0 +1,79 @@
+"""What the parts of the SQLite store share: its queries by name, and how sets go in and come out."""
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from notifier.errors import IllegalTransitionError, NotFoundError
+from notifier.model import EventRecord, Job, JobState
+from notifier.store import rows, sql
+from notifier.store.base import JobFilter
+from notifier.store.rows import json_text, micros
+
+SQL = sql.load("sqlite.sql")
+
+_ROWS_A_STATEMENT = 64
+
+
+def read(database: sqlite3.Connection, query: str, **values: Any) -> Any:
+    """Run a query that answers one JSON text."""
+    return msgspec.json.decode(database.execute(SQL[query], values).fetchone()[0])
+
+
+def insert_rows(database: sqlite3.Connection, query: str, values: Sequence[tuple[Any, ...]]) -> None:
+    """Insert many rows a statement, not one: see the head of sqlite.sql."""
+    for start in range(0, len(values), _ROWS_A_STATEMENT):
+        chunk = values[start : start + _ROWS_A_STATEMENT]
+        row = f"({','.join('?' * len(chunk[0]))})"
+        flat = [value for each in chunk for value in each]
+        database.execute(f"{SQL[query]} {','.join([row] * len(chunk))}", flat)
+
+
+def filtered(query: str, wanted: JobFilter) -> tuple[str, dict[str, Any]]:
+    """Put a filter's conditions into a query, and its values beside it."""
+    values = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
+    conditions = "\n".join(SQL[f"where_{name}"] for name in values)
+    if (status := values.pop("status", None)) is not None:
+        # In the text, not as a value: SQLite uses an index of one state only where it can see the state.
+        conditions = conditions.replace("{status}", JobState(status).value)
+    for name in ("created_after", "created_before", "updated_before"):
+        if name in values:
+            values[name] = micros(values[name])
+    return SQL[query].replace("{conditions}", conditions), values
+
+
+def job_of(database: sqlite3.Connection, job_id: str) -> Job:
+    """Read a job. Raises NotFoundError."""
+    found = database.execute(SQL["job"], {"id": job_id}).fetchone()
+    if found is None:
+        raise NotFoundError("job", job_id)
+    return rows.job_from(found[0])
+
+
+def event_with_jobs(database: sqlite3.Connection, event_id: str) -> tuple[EventRecord, list[Job]]:
+    """Read an event and its jobs. Raises NotFoundError."""
+    found = database.execute(SQL["event_by_id"], {"id": event_id}).fetchone()
+    if found is None:
+        raise NotFoundError("event", event_id)
+    jobs = database.execute(SQL["jobs_of_event"], {"id": event_id}).fetchall()
+    return rows.event_from(found[0]), [rows.job_from(text) for (text,) in jobs]
+
+
+def seq_in_state(
+    database: sqlite3.Connection, job_id: str, allowed: Collection[JobState], action: str
+) -> int:
+    """Find a job's row number. Raises NotFoundError, or IllegalTransitionError by its state."""
+    found = database.execute(SQL["state_of_job"], {"id": job_id}).fetchone()
+    if found is None:
+        raise NotFoundError("job", job_id)
+    seq, status = msgspec.json.decode(found[0], type=tuple[int, JobState])
+    if status not in allowed:
+        raise IllegalTransitionError(job_id, status, action)
+    return seq
+
+
+def mark_claimed(database: sqlite3.Connection, seqs: Sequence[int], now: int, until: int) -> None:
+    """Claim rows that are PENDING: each gets its next fence."""
+    database.execute(SQL["claim"], {"seqs": json_text(seqs), "now": now, "until": until})
