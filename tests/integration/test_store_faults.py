@@ -389,6 +389,17 @@ async def test_a_commit_that_fails_is_unknown_and_its_key_resolves_it(store: Sql
     assert len(contents(path)["event"]) == 2
 
 
+async def test_a_full_disk_shows_before_anyone_posts(store: SqliteStore, path: Path) -> None:
+    """A ping writes a page, so readiness fails with the disk; it changes nothing, and passes again after."""
+    await store.add([submission()])
+    before = contents(path)
+    log = path.with_name(path.name + "-wal")
+    with files_no_longer_than(log.stat().st_size), pytest.raises(StoreUnavailableError):
+        await store.ping()
+    await store.ping()
+    assert contents(path) == before
+
+
 async def test_no_batch_is_written_twice_because_its_commit_failed(store: SqliteStore, path: Path) -> None:
     """All of that batch are told that nobody knows: to try them one by one might send things twice."""
     await store.add([submission()])
