@@ -217,9 +217,8 @@ def parse_config(text: str, environ: Mapping[str, str] = os.environ, *, source: 
         raise ConfigError(str(source), f"is not TOML: {error}") from error
     tables = _expand(tables, environ, "")
     _set_apart_plugin_channels(tables)
-    for reserved in ("directory",):
-        if reserved in tables:
-            raise ConfigError(reserved, "unknown key")
+    if "directory" in tables:
+        raise ConfigError("directory", "unknown key")
     config = _convert(tables)
     config = msgspec.structs.replace(
         config, directory=source.resolve().parent, routes=_named_routes(config.routes)

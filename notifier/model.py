@@ -50,6 +50,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 
 REQUEUEABLE = frozenset(JobState) - {JobState.PROCESSING}
 """The states an operator may requeue from; a PENDING job becomes due now. Only its worker ends PROCESSING."""
+CANCELLABLE = frozenset({JobState.PENDING})
+"""The states an operator may cancel from."""
 
 
 class Priority(IntEnum):

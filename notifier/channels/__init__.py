@@ -4,6 +4,7 @@ A channel takes one `Message` and returns a `Receipt` or raises `Transient` or `
 nothing of the store, of retries, or of other jobs.
 """
 
+import asyncio
 import importlib
 import inspect
 import os
@@ -17,7 +18,7 @@ import structlog
 from msgspec import Struct, field
 
 from notifier.config import Config
-from notifier.errors import ConfigError, Permanent
+from notifier.errors import ConfigError, Permanent, Transient
 from notifier.model import EventRecord, Job
 
 ENTRY_POINT_GROUP = "notifier.channels"
@@ -132,9 +133,23 @@ class FunctionChannel:
         """Nothing to get ready."""
 
     async def deliver(self, message: Message) -> Receipt:
-        """Call the function; one that returns nothing is taken at its word."""
-        receipt = await self.function(message)
-        return receipt if isinstance(receipt, Receipt) else Receipt()
+        """Call the function, in a task of its own: one that cancels itself must not cancel its worker.
+
+        One that returns nothing is taken at its word.
+        """
+        answer = await asyncio.create_task(self._called(message))
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, Receipt) else Receipt()
+
+    async def _called(self, message: Message) -> Receipt | BaseException:
+        """Call it; what would end the event loop if a task raised it is returned instead."""
+        try:
+            return await self.function(message)
+        except (KeyboardInterrupt, SystemExit) as error:
+            return error
+        except GeneratorExit as error:
+            raise Transient("it raised GeneratorExit", code="GeneratorExit") from error
 
     def preview(self, message: Message) -> dict[str, Any]:
         """The destination and what the template made: what a function does with them, only it knows."""

@@ -56,7 +56,6 @@ class WorkerPool:
         self._metrics = metrics
         self._on_retry = on_retry
         self._workers: list[asyncio.Task[None]] = []
-        self._stopping = False
 
     def start(self) -> None:
         """Set the workers to work."""
@@ -75,7 +74,6 @@ class WorkerPool:
 
         What is given back is PENDING and due at once, and has spent no attempt.
         """
-        self._stopping = True
         await self._release_all(self._queue.close())
         if self._workers:
             _, late = await asyncio.wait(self._workers, timeout=seconds)
@@ -129,18 +127,9 @@ class WorkerPool:
         except DeliveryError as error:
             return job, error
         except BaseException as error:
-            if self._is_a_stop(error):
+            if _is_a_stop(error):
                 raise
             return job, _failure(error, job)
-
-    def _is_a_stop(self, error: BaseException) -> bool:
-        """Whether it is the worker that is to end, and no channel that failed, or cancelled itself."""
-        task = asyncio.current_task()
-        if self._stopping or task is None:
-            return isinstance(error, asyncio.CancelledError | GeneratorExit)
-        while task.cancelling():
-            task.uncancel()
-        return False
 
     def _made_out(self, claim: Claim) -> Job:
         """The job, its destination made out anew where that failed when it was born."""
@@ -289,6 +278,14 @@ async def _timed(channel: Channel, message: Message, seconds: float) -> Receipt:
         if not limit.expired():
             raise
         raise Transient(f"no end within {seconds:g} s", code="timeout") from error
+
+
+def _is_a_stop(error: BaseException) -> bool:
+    """Whether it is the worker that is to end, and no channel that failed."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, GeneratorExit)
 
 
 def _failure(error: BaseException, job: Job) -> Transient:

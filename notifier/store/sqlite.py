@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from notifier.errors import IllegalTransitionError, NotFoundError, StoreTooNewError, StoreUnavailableError
-from notifier.model import REQUEUEABLE, Attempt, Claim, EventRecord, Job, JobState
+from notifier.model import CANCELLABLE, REQUEUEABLE, Attempt, Claim, EventRecord, Job, JobState
 from notifier.store import rows, sql
 from notifier.store.adding import Adding
 from notifier.store.base import Added, FailureGroup, JobFilter, JobPage, Replay, Settlement, Submission
@@ -325,7 +325,7 @@ class SqliteStore:
         """See `Store.cancel`."""
 
         def cancel(database: sqlite3.Connection) -> Job:
-            seq_in_state(database, job_id, {JobState.PENDING}, "cancelled")
+            seq_in_state(database, job_id, CANCELLABLE, "cancelled")
             database.execute(SQL["cancel"], {"id": job_id, "now": micros(now)})
             return job_of(database, job_id)
 

@@ -289,6 +289,26 @@ async def test_a_channel_that_cancels_itself_costs_no_worker(shop: Shop) -> None
     assert (waits.status, waits.attempts, shop.pool.dead) == (PENDING, 1, 0)
 
 
+async def test_a_worker_cancelled_from_outside_ends_and_gives_its_job_back(shop: Shop) -> None:
+    """A program that ends without a drain cancels all tasks: a worker that went on would hang it."""
+    begun = asyncio.Event()
+
+    async def deliver(_message: Message) -> Receipt:
+        begun.set()
+        await asyncio.Event().wait()
+        return Receipt()
+
+    shop.deliver = deliver
+    claim = await shop.put()
+    await begun.wait()
+    for worker in shop.pool._workers:
+        worker.cancel()
+    await asyncio.wait(shop.pool._workers)
+    given_back = await shop.store.job(claim.job.id)
+    assert (given_back.status, given_back.attempts) == (PENDING, 0)
+    await shop.pool.drain(0)
+
+
 async def test_a_channel_that_ends_like_a_generator_costs_no_worker(shop: Shop) -> None:
     """GeneratorExit from a channel is an exception like any other."""
     shop.raises(GeneratorExit())
