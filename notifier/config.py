@@ -21,6 +21,7 @@ _SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB)")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$(.*?)`)?$", re.DOTALL)
 _LONGEST = 3650 * 86400.0
+SECRET_KEY = "NOTIFIER_SECRET_KEY"  # noqa: S105 - the name of a variable, not a secret
 _LOOPBACK_NAMES = frozenset({"localhost"})
 
 
@@ -83,6 +84,11 @@ class StoreSection(_Section, frozen=True, kw_only=True):
     """`[store]`: where everything is kept. A relative SQLite path counts from the configuration file."""
 
     url: str = "sqlite:///notifier.db"
+    secret_key: str = ""
+    """Seals the secrets that the store keeps; `NOTIFIER_SECRET_KEY` of the environment where it is unset.
+
+    One or more keys of 32 bytes in base64, separated by commas: the first seals, all of them open.
+    """
 
 
 class Workers(_Section, frozen=True, kw_only=True):
@@ -120,8 +126,24 @@ class WebhookSection(_Section, frozen=True, kw_only=True):
 
     timeout: Duration = Duration(15)
     allow_networks: tuple[str, ...] = ()
-    secret: str | None = None
+    """Networks that may be connected to though they are not public, on every port."""
+    allow_ports: tuple[Annotated[int, Meta(ge=1, le=65535)], ...] = ()
+    """Ports that public addresses may be connected to at, beside 80 and 443."""
+    proxy: str | None = None
+    """`http://[user:password@]host:port` of the egress proxy that all deliveries go through."""
+    proxy_resolves: bool = False
+    """Whether host names are left to the proxy, to look up and to guard."""
+    secret: str | tuple[str, ...] | None = None
     """Signs what has no route with a secret of its own; the store makes and keeps one when this is unset."""
+    rotation_overlap: Duration = Duration(86400)
+    """How long an endpoint's old secret goes on signing beside the new one."""
+    disable_after: Duration = Duration(5 * 86400)
+    """How long an endpoint fails everything until it is disabled."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What `secret` holds, none, one or several."""
+        return _each(self.secret)
 
 
 class Relay(_Section, frozen=True, kw_only=True):
@@ -163,7 +185,8 @@ class Route(_Section, frozen=True, kw_only=True):
     url: str | None = None
     template: str | None = None
     locale: str | None = None
-    secret: str | None = None
+    secret: str | tuple[str, ...] | None = None
+    """Signs a webhook; several do while receivers change from one to the next."""
     priority: Literal["high", "normal", "low"] = "normal"
     retry: tuple[Duration, ...] | None = None
     """This route's own schedule, in place of `retry.schedule`."""
@@ -172,6 +195,47 @@ class Route(_Section, frozen=True, kw_only=True):
     def destination(self) -> str:
         """The template of where it goes, whichever word the channel uses for it."""
         return self.url or self.to or ""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What `secret` holds, none, one or several."""
+        return _each(self.secret)
+
+
+def _each(secret: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if secret is None:
+        return ()
+    return (secret,) if isinstance(secret, str) else secret
+
+
+class Lanes(_Section, frozen=True, kw_only=True):
+    """`[[lanes]]`: what the lanes of a name are held to. The first entry that names a lane counts."""
+
+    lane: Annotated[str, Meta(min_length=1)]
+    """A lane's name (`webhook:erp.example.com:443`, `email:example.com`), or its start and a `*`."""
+    rate_limit: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    """Attempts a second."""
+    burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """Attempts that may go at once after a quiet while; unset: those of one second."""
+    max_in_flight: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+
+    def names(self, lane: str) -> bool:
+        """Whether this entry is about a lane."""
+        return lane.startswith(self.lane[:-1]) if self.lane.endswith("*") else lane == self.lane
+
+
+class BreakerSection(_Section, frozen=True, kw_only=True):
+    """`[breaker]`: when a lane whose receiver is in trouble is let alone for a while."""
+
+    failures: Annotated[int, Meta(ge=1)] = 10
+    """It opens after this many failures in a row,"""
+    window: Duration = Duration(60)
+    window_attempts: Annotated[int, Meta(ge=1)] = 50
+    """or once so many attempts ended within the window,"""
+    window_failed: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    """this part of them failed."""
+    open_for: tuple[Duration, ...] = tuple(map(Duration, (30, 60, 120, 300, 600)))
+    """How long it stays open the 1st, 2nd … time in a row; then one attempt is let through. Empty: never."""
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -185,6 +249,8 @@ class Config(_Section, frozen=True, kw_only=True):
     retention: Retention = field(default_factory=Retention)
     templates: Templates = field(default_factory=Templates)
     channels: Channels = field(default_factory=Channels)
+    breaker: BreakerSection = field(default_factory=BreakerSection)
+    lanes: tuple[Lanes, ...] = ()
     routes: tuple[Route, ...] = ()
     plugins: tuple[str, ...] = ()
     directory: Path = field(default_factory=Path.cwd)
@@ -219,6 +285,7 @@ def parse_config(text: str, environ: Mapping[str, str] = os.environ, *, source: 
     _set_apart_plugin_channels(tables)
     if "directory" in tables:
         raise ConfigError("directory", "unknown key")
+    _fill_in_secret_key(tables, environ)
     config = _convert(tables)
     config = msgspec.structs.replace(
         config, directory=source.resolve().parent, routes=_named_routes(config.routes)
@@ -261,6 +328,13 @@ def _set_apart_plugin_channels(tables: dict[str, Any]) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"channels.{name}", f"expected a table, got {table!r}")
     channels["others"] = others
+
+
+def _fill_in_secret_key(tables: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Take `store.secret_key` from the environment where the file doesn't say."""
+    store = tables.setdefault("store", {})
+    if isinstance(store, dict):
+        store.setdefault("secret_key", environ.get(SECRET_KEY, ""))
 
 
 def _convert(tables: dict[str, Any]) -> Config:
@@ -307,7 +381,19 @@ def _nearest(name: str) -> str:
 def _known_keys(section: type[Struct]) -> set[str]:
     """Every key that the file may hold, at any depth."""
     known = {entry.encode_name for entry in msgspec.structs.fields(section)}
-    nested = (Server, Auth, StoreSection, Workers, Retry, Retention, Templates, Channels, Route)
+    nested = (
+        Server,
+        Auth,
+        StoreSection,
+        Workers,
+        Retry,
+        Retention,
+        Templates,
+        Channels,
+        BreakerSection,
+        Lanes,
+        Route,
+    )
     leaves = (WebhookSection, EmailSection, Relay)
     for inner in (*nested, *leaves) if section is Config else ():
         known |= {entry.encode_name for entry in msgspec.structs.fields(inner)}
@@ -349,6 +435,9 @@ def _check(config: Config) -> None:
         )
     _check_positive("workers.claim_timeout", config.workers.claim_timeout)
     _check_positive("channels.webhook.timeout", config.channels.webhook.timeout)
+    _check_positive("breaker.window", config.breaker.window)
+    for index, pause in enumerate(config.breaker.open_for):
+        _check_positive(f"breaker.open_for[{index}]", pause)
     for index, relay in enumerate(config.channels.email.relays):
         _check_positive(f"channels.email.relays[{index}].timeout", relay.timeout)
     for index, network in enumerate(config.channels.webhook.allow_networks):

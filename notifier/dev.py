@@ -10,7 +10,7 @@ import re
 import tomllib
 from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -49,7 +49,7 @@ class Catcher:
         self.inbox = inbox
         self.smtp_port = self.webhook_port = 0
         self._clock = clock
-        self._secrets: OrderedDict[str, str] = OrderedDict()
+        self._secrets: OrderedDict[str, Sequence[str]] = OrderedDict()
         self._smtp: asyncio.Server | None = None
         self._sessions: WeakSet[SMTP] = WeakSet()
         self._runner: web.AppRunner | None = None
@@ -89,13 +89,13 @@ class Catcher:
         return built
 
     def _caught_webhooks(self, context: ChannelContext) -> Channel:
-        def secret_for(job: Job) -> str:
-            secret = self._secrets[job.id] = context.secret_for(job)
+        def secrets_for(job: Job) -> Sequence[str]:
+            secrets = self._secrets[job.id] = context.secrets_for(job)
             if len(self._secrets) > _REMEMBERED:
                 self._secrets.popitem(last=False)
-            return secret
+            return secrets
 
-        remembering = msgspec.structs.replace(context, secret_for=secret_for)
+        remembering = msgspec.structs.replace(context, secrets_for=secrets_for)
         return WebhookChannel(remembering, transport=CatcherTransport((LOOPBACK, self.webhook_port)))
 
     def _session(self) -> SMTP:
@@ -141,11 +141,11 @@ class Catcher:
         return web.Response(status=204)
 
     def _signature_problem(self, headers: Mapping[str, str], body: bytes) -> str | None:
-        secret = self._secrets.get(headers.get("webhook-id", ""))
-        if secret is None:
+        secrets = self._secrets.get(headers.get("webhook-id", ""))
+        if secrets is None:
             return "webhook-id names no job of this notifier"
         try:
-            verify(headers, body, secret, self._clock())
+            verify(headers, body, secrets[0], self._clock())
         except (SignatureError, ValueError) as error:
             return str(error)
         return None

@@ -3,7 +3,10 @@
 A message names what is wrong, where, and what was expected; the same facts are attributes.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from notifier.model import Timings
 
 
 class NotifierError(Exception):
@@ -48,12 +51,20 @@ class IdempotencyConflictError(NotifierError):
 
 
 class NotFoundError(NotifierError):
-    """No such event or job."""
+    """No such event, job or endpoint."""
 
     def __init__(self, kind: str, wanted: str) -> None:
         super().__init__(f"no {kind} {wanted!r}")
         self.kind = kind
         self.wanted = wanted
+
+
+class InvalidEndpointError(NotifierError):
+    """An endpoint that can't be as it was asked for. Nothing of it was stored or changed."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults))
+        self.faults = faults
 
 
 class IllegalTransitionError(NotifierError):
@@ -90,7 +101,9 @@ class DeliveryError(Exception):
     """The base of what a channel raises.
 
     `code` is a short stable word that failures are grouped by; `status_code` is the receiver's (HTTP or
-    SMTP); `response` is the start of what it said; `retry_after` is how many seconds it asked to wait.
+    SMTP); `response` is the start of what it said; `retry_after` is how many seconds it asked to wait,
+    which its whole lane does. `lane_fault` says that the receiver is in trouble, and not this one job: enough
+    of these in a row open the lane's breaker. `timings` says where the time of the exchange went.
     """
 
     code = "error"
@@ -103,6 +116,8 @@ class DeliveryError(Exception):
         status_code: int | None = None,
         response: str | None = None,
         retry_after: float | None = None,
+        lane_fault: bool = False,
+        timings: "Timings | None" = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -110,6 +125,8 @@ class DeliveryError(Exception):
         self.status_code = status_code
         self.response = response
         self.retry_after = retry_after
+        self.lane_fault = lane_fault
+        self.timings = timings
 
 
 class Transient(DeliveryError):  # noqa: N818 - the channel author's word
@@ -134,6 +151,12 @@ class Permanent(DeliveryError):  # noqa: N818 - the channel author's word
     """It can never work as it is: the job is FAILED until an operator requeues it."""
 
     code = "permanent"
+
+
+class Withdrawn(Permanent):
+    """Nobody is to get it any more (its endpoint was deleted): the job is CANCELLED."""
+
+    code = "withdrawn"
 
 
 class TemplateError(Permanent):

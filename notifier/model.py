@@ -160,6 +160,22 @@ class Job(Struct, frozen=True, kw_only=True):
     """The fence: grows with every claim, requeue and cancel; a settle under an older number is refused."""
 
 
+class Timings(Struct, frozen=True, kw_only=True):
+    """Where the time of one exchange went, in seconds, and how much went over the wire."""
+
+    dns: float = 0.0
+    """Name look-up; none on a connection that is used again, as for `connect` and `tls`."""
+    connect: float = 0.0
+    tls: float = 0.0
+    wait: float = 0.0
+    """From the request's being sent to the response's headers."""
+    body: float = 0.0
+    sent: int = 0
+    """Bytes of the request, its head included."""
+    received: int = 0
+    """Bytes of the response's body that were read."""
+
+
 class Attempt(Struct, frozen=True, kw_only=True):
     """One try of one job, never changed once written. Its number is its place among the job's attempts."""
 
@@ -170,6 +186,67 @@ class Attempt(Struct, frozen=True, kw_only=True):
     error: JobError | None = None
     response: str | None = None
     """The first KiB of what the receiver said, as text."""
+    timings: Timings | None = None
+    """None for channels that don't measure, and where nothing was sent."""
+
+
+class EndpointState(StrEnum):
+    """Whether an endpoint is delivered to; what comes for one that is not is held as PENDING."""
+
+    ENABLED = "enabled"
+    PAUSED = "paused"
+    """An operator stopped it for a while."""
+    DISABLED = "disabled"
+    """The notifier stopped it: its receiver is gone (410), or failed everything for too long."""
+
+
+class EndpointSecret(Struct, frozen=True):
+    """What signs an endpoint's deliveries: `whsec_…` (v1) or `whsk_…` (v1a), until `expires_at` if set."""
+
+    secret: str
+    created_at: float
+    expires_at: float | None = None
+
+    def __repr__(self) -> str:
+        """Tell nothing: what is printed ends in logs."""
+        return "EndpointSecret(…)"
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """A webhook subscription: which events go to a url, how they are signed, and how fast."""
+
+    id: str
+    url: str
+    event_types: tuple[str, ...]
+    """Patterns, as routes have them."""
+    created_at: float
+    updated_at: float
+    state_changed_at: float
+    tenant: str | None = None
+    """It gets this tenant's events and no others; None: the events that have no tenant."""
+    when: str | None = None
+    description: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    template: str | None = None
+    rate_limit: float | None = None
+    """Deliveries a second."""
+    max_in_flight: int | None = None
+    state: EndpointState = EndpointState.ENABLED
+    state_reason: str | None = None
+    """Who or what stopped it, in words."""
+    secrets: tuple[EndpointSecret, ...] = ()
+    """The newest first; the others are being rotated out."""
+    failing_since: float | None = None
+    """When the first attempt failed of those that nothing has come through since."""
+    reported: bool = False
+    """Whether operators were told that it fails (`notifier.endpoint.failing`)."""
+    deleted: bool = False
+    """Whether it only still stands because its jobs are being cancelled."""
+
+    @property
+    def lane(self) -> str:
+        """The lane of its jobs, which it shares with nobody."""
+        return f"endpoint:{self.id}"
 
 
 class Claim(Struct, frozen=True):

@@ -57,8 +57,7 @@ class Notifier:
         self.clock = overrides.clock
         self.metrics = Metrics()
         self.draining = False
-        self.webhook_secret = config.channels.webhook.secret or new_secret()
-        """Signs what has no secret of its own. One that isn't configured is the store's, once it is open."""
+        self._webhook_secrets = config.channels.webhook.secrets or (new_secret(),)
         self.store: Store = open_store(config.store.url, config.directory)
         self.renderer = Renderer(config.templates_path)
         self.channels = overrides.channels(self._context)
@@ -108,14 +107,19 @@ class Notifier:
         return ChannelContext(
             config=self.config,
             settings=self.config.channels.others.get(name, {}),
-            secret_for=self.secret_for,
+            secrets_for=self.secrets_for,
             clock=self.clock,
         )
 
-    def secret_for(self, job: Job) -> str:
-        """The secret that signs a job's webhook: its route's, or the common one."""
+    def secrets_for(self, job: Job) -> tuple[str, ...]:
+        """The secrets that sign a job's webhook: its route's, or the common ones."""
         route = self.router.route(job.route) if job.route is not None else None
-        return (route.secret if route else None) or self.webhook_secret
+        return (route.secrets if route else ()) or self._webhook_secrets
+
+    @property
+    def webhook_secret(self) -> str:
+        """Signs what has no secret of its own. One that isn't configured is the store's, once it is open."""
+        return self._webhook_secrets[0]
 
     # Start and stop ------------------------------------------------------------------------------
 
@@ -130,9 +134,9 @@ class Notifier:
         """Open the store and the channels, and begin to deliver. Raises a StoreError."""
         rescued = await self.store.open(self.clock())
         try:
-            self.webhook_secret = self.config.channels.webhook.secret or await self.store.setting(
-                _WEBHOOK_SECRET, self.webhook_secret
-            )
+            if not self.config.channels.webhook.secrets:
+                kept = await self.store.setting(_WEBHOOK_SECRET, self.webhook_secret)
+                self._webhook_secrets = (kept,)
             for each in self.channels.values():
                 await each.open()
         except BaseException:

@@ -9,7 +9,7 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
@@ -19,7 +19,7 @@ from msgspec import Struct, field
 
 from notifier.config import Config
 from notifier.errors import ConfigError, Permanent, Transient
-from notifier.model import EventRecord, Job
+from notifier.model import Endpoint, EventRecord, Job, Timings
 
 ENTRY_POINT_GROUP = "notifier.channels"
 ALL_PARTS = frozenset({"subject", "html", "text", "payload"})
@@ -46,6 +46,8 @@ class Message(Struct, frozen=True, kw_only=True):
     content: Content = field(default_factory=Content)
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The table `[channels.NAME]` of the configuration."""
+    endpoint: Endpoint | None = None
+    """The subscription as it stands now, for a job that one caused: its url, headers and secrets count."""
 
     @property
     def id(self) -> str:
@@ -68,6 +70,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
     status_code: int | None = None
     response: str | None = None
+    timings: Timings | None = None
 
 
 @runtime_checkable
@@ -102,8 +105,8 @@ class ChannelContext(Struct, frozen=True, kw_only=True):
 
     config: Config
     settings: Mapping[str, Any]
-    secret_for: Callable[[Job], str]
-    """The Standard Webhooks secret (`whsec_…`) that signs a job."""
+    secrets_for: Callable[[Job], Sequence[str]]
+    """The Standard Webhooks secrets (`whsec_…`, `whsk_…`) that sign a job which no endpoint caused."""
     clock: Callable[[], float]
 
 

@@ -61,7 +61,7 @@ class WebhookChannel:
     def __init__(self, context: ChannelContext, *, transport: Transport | None = None) -> None:
         settings = context.config.channels.webhook
         _check_secrets(context.config)
-        self._secret_for = context.secret_for
+        self._secrets_for = context.secrets_for
         self._clock = context.clock
         self._deadline = float(settings.timeout)
         self._transport = transport or AiohttpTransport(
@@ -111,7 +111,7 @@ class WebhookChannel:
 
     def _keys_for(self, message: Message) -> list[Key]:
         try:
-            return [_keys(self._secret_for(message.job))]
+            return [_keys(secret) for secret in self._secrets_for(message.job)]
         except ValueError as error:
             raise Permanent(f"the signing secret can't be used: {error}", code="invalid_secret") from None
 
@@ -243,12 +243,11 @@ def _invalid(problem: str) -> Permanent:
 
 def _check_secrets(config: Config) -> None:
     """Find a bad secret before anything is signed with it. Raises ConfigError naming its key."""
-    secrets = {"channels.webhook.secret": config.channels.webhook.secret}
-    secrets |= {f"routes[{index}].secret": route.secret for index, route in enumerate(config.routes)}
-    for key, secret in secrets.items():
-        if secret is None:
-            continue
-        try:
-            parse_secret(secret)
-        except ValueError as error:
-            raise ConfigError(key, str(error)) from None
+    kept = {"channels.webhook.secret": config.channels.webhook.secrets}
+    kept |= {f"routes[{index}].secret": route.secrets for index, route in enumerate(config.routes)}
+    for key, secrets in kept.items():
+        for secret in secrets:
+            try:
+                parse_secret(secret)
+            except ValueError as error:
+                raise ConfigError(key, str(error)) from None

@@ -61,7 +61,7 @@ async def built(
 
 def context_of(config: Config) -> Callable[[str], ChannelContext]:
     """Make every channel's context: one secret signs all."""
-    context = ChannelContext(config=config, settings={}, secret_for=lambda _job: SECRET, clock=time.time)
+    context = ChannelContext(config=config, settings={}, secrets_for=lambda _job: [SECRET], clock=time.time)
     return lambda _name: context
 
 

@@ -62,7 +62,7 @@ async def channel(
     """An opened webhook channel that may deliver to loopback."""
     section = WebhookSection(timeout=Duration(seconds), allow_networks=allow)
     config = Config(channels=Channels(webhook=section), workers=Workers(concurrency=8))
-    context = ChannelContext(config=config, settings={}, secret_for=lambda _job: SECRET, clock=time.time)
+    context = ChannelContext(config=config, settings={}, secrets_for=lambda _job: [SECRET], clock=time.time)
     made = WebhookChannel(context, transport=transport)
     await made.open()
     try:

@@ -38,7 +38,7 @@ def _own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def context(config: Config) -> ChannelContext:
     """What a channel is built from."""
     return ChannelContext(
-        config=config, settings={}, secret_for=lambda _job: "whsec_" + "A" * 32, clock=lambda: 0.0
+        config=config, settings={}, secrets_for=lambda _job: ["whsec_" + "A" * 32], clock=lambda: 0.0
     )
 
 

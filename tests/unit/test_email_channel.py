@@ -26,7 +26,7 @@ def channel(*relays: Relay, sender: str = "Notifier <no-reply@Example.com>") -> 
         ChannelContext(
             config=Config(channels=Channels(email=email)),
             settings={},
-            secret_for=lambda _job: "",
+            secrets_for=lambda _job: [""],
             clock=lambda: NOW,
         )
     )

@@ -22,7 +22,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 def channel(config: Config | None = None, *, secret: str = SECRET, now: float = NOW) -> WebhookChannel:
     """A webhook channel that is not opened."""
     context = ChannelContext(
-        config=config or Config(), settings={}, secret_for=lambda _job: secret, clock=lambda: now
+        config=config or Config(), settings={}, secrets_for=lambda _job: [secret], clock=lambda: now
     )
     return WebhookChannel(context)
 
