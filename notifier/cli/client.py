@@ -1,5 +1,6 @@
 """Talks to a running server over HTTP. What is not success is an error that carries the server's words."""
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -96,12 +97,18 @@ class Client:
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         """Read. Raises RefusedError, UnreachableError."""
-        return await self._call("GET", path, params=dict(params or {}))
+        return await self.call("GET", path, params=params)
 
     async def post(self, path: str, body: bytes = b"") -> Any:
         """Send JSON text, return the decoded answer. Raises RefusedError, UnreachableError."""
+        return await self.call("POST", path, body)
+
+    async def call(
+        self, method: str, path: str, body: bytes = b"", params: Mapping[str, str] | None = None
+    ) -> Any:
+        """Make any call; `body` is JSON text. Raises RefusedError, UnreachableError."""
         headers = {"Content-Type": "application/json"} if body else {}
-        return await self._call("POST", path, data=body or None, headers=headers)
+        return await self._call(method, path, data=body or None, headers=headers, params=dict(params or {}))
 
     async def _call(self, method: str, path: str, **request: Any) -> Any:
         if self._session is None:
@@ -164,6 +171,22 @@ class Server(Struct, frozen=True):
             return Client(self.url, None)
         config = read_config(self.config_path)
         return Client(self.url or configured_url(config), self.key or _configured_key(config, scope))
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Make one call of the admin API and wait for its answer. Raises as `client` and its calls do."""
+        text = b"" if body is None else msgspec.json.encode(body)
+
+        async def call() -> Any:
+            async with self.client("admin") as client:
+                return await client.call(method, path, text, params)
+
+        return asyncio.run(call())
 
 
 def configured_url(config: "Config") -> str:

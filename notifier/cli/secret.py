@@ -1,8 +1,5 @@
 """`notifier secret`: what receivers verify webhooks with, where no route has a secret of its own."""
 
-import asyncio
-from typing import Any
-
 import click
 
 from notifier.cli.client import Server, server_options
@@ -16,15 +13,11 @@ def secret(*, server: Server, as_json: bool) -> None:
     """Print what signs the webhooks that have no secret of their own.
 
     It is `channels.webhook.secret` of the running server's configuration, or else the one that its store
-    made and keeps. Needs an admin key where keys are configured.
+    made and keeps. An endpoint's secret is its own, shown when it is made. Needs an admin key where keys
+    are configured.
     """
-    told = asyncio.run(_read(server))
+    told = server.ask("GET", "/v1/admin/webhook-secret")
     if as_json:
         print_json(told)
     else:
         click.echo(told["secret"])
-
-
-async def _read(server: Server) -> Any:
-    async with server.client("admin") as client:
-        return await client.get("/v1/admin/webhook-secret")

@@ -8,6 +8,7 @@ import click
 
 from notifier.cli.client import Server, server_options
 from notifier.cli.program import FAILED, json_option, print_json, printable, usage_error
+from notifier.cli.tables import counted
 from notifier.errors import NotifierError
 
 if TYPE_CHECKING:
@@ -99,14 +100,10 @@ def read_file(name: str) -> bytes:
 
 def _tell(answer: Any) -> None:
     state = "known already" if answer["duplicate"] else "accepted"
-    click.echo(f"{answer['id']}  {state}, {_counted(len(answer['jobs']), 'job')}")
+    click.echo(f"{answer['id']}  {state}, {counted(len(answer['jobs']), 'job')}")
     for job in answer["jobs"]:
         destination = printable(job["destination"] or "(no destination)")
         click.echo(f"  {job['id']}  {job['status']}  {job['channel']} → {destination}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _send_file(server: Server, name: str, *, retry_for: float, as_json: bool) -> int:
@@ -156,7 +153,7 @@ def _sum_up(tally: "Tally", *, as_json: bool) -> None:
         click.echo(msgspec.json.encode(totals))
         return
     click.echo(
-        f"{_counted(tally.accepted, 'event')} accepted, {_counted(tally.duplicates, 'duplicate')}, "
+        f"{counted(tally.accepted, 'event')} accepted, {counted(tally.duplicates, 'duplicate')}, "
         f"{tally.refused:,} refused"
     )
 
@@ -190,5 +187,5 @@ class _Progress:
     def show(self, position: int, tally: "Tally") -> None:
         """Show how far it is, in bytes, and what came of it."""
         sent = tally.accepted + tally.duplicates
-        words = f"{_counted(sent, 'event')}" + (f", {tally.refused:,} refused" if tally.refused else "")
+        words = f"{counted(sent, 'event')}" + (f", {tally.refused:,} refused" if tally.refused else "")
         self._bar.update(self._task, completed=position, description=words)

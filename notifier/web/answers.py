@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
-from notifier.model import Attempt, EventRecord, Job, JobState, Outcome, rfc3339
+from notifier.model import Attempt, EventRecord, Job, JobState, Outcome, Timings, rfc3339
 from notifier.retry import mask
 from notifier.store.base import Added, FailureGroup
 from notifier.web.calls import JSON
@@ -64,6 +64,21 @@ class JobAnswer(Struct, frozen=True):
     updated_at: Time
 
 
+class TimingsAnswer(Struct, frozen=True):
+    """Where the time of one exchange went, and how much went over the wire.
+
+    A connection that is used again spends none on name look-up, connecting and TLS.
+    """
+
+    dns_ms: float
+    connect_ms: float
+    tls_ms: float
+    wait_ms: float
+    body_ms: float
+    bytes_sent: int
+    bytes_received: int
+
+
 class AttemptAnswer(Struct, frozen=True):
     """One try of one job; `response` is the first KiB of what the receiver said."""
 
@@ -74,6 +89,7 @@ class AttemptAnswer(Struct, frozen=True):
     status_code: int | None
     error: ErrorAnswer | None
     response: str | None
+    timings: TimingsAnswer | None
 
 
 class EventAnswer(Struct, frozen=True):
@@ -207,6 +223,22 @@ def attempt_answer(number: int, attempt: Attempt) -> AttemptAnswer:
         status_code=attempt.status_code,
         error=None if attempt.error is None else ErrorAnswer(attempt.error.code, attempt.error.message),
         response=attempt.response,
+        timings=timings_answer(attempt.timings),
+    )
+
+
+def timings_answer(timings: Timings | None) -> TimingsAnswer | None:
+    """Answer where the time went, in milliseconds; None where nothing was measured."""
+    if timings is None:
+        return None
+    return TimingsAnswer(
+        dns_ms=_milliseconds(timings.dns),
+        connect_ms=_milliseconds(timings.connect),
+        tls_ms=_milliseconds(timings.tls),
+        wait_ms=_milliseconds(timings.wait),
+        body_ms=_milliseconds(timings.body),
+        bytes_sent=timings.sent,
+        bytes_received=timings.received,
     )
 
 
@@ -242,6 +274,10 @@ def failure_answer(group: FailureGroup) -> FailureAnswer:
         last_seen=rfc3339(group.last_seen),
         sample_job_ids=group.sample_job_ids,
     )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
 
 
 def _time(moment: float | None) -> str | None:

@@ -10,6 +10,7 @@ from notifier.cli import main
 from notifier.cli.client import Problem, RefusedError, Server, address
 from notifier.cli.program import printable
 from notifier.cli.send import event_text
+from notifier.cli.tables import timings_line
 from notifier.errors import ConfigError
 
 
@@ -149,6 +150,14 @@ def test_data_can_come_from_a_file_or_from_stdin(tmp_path: Path) -> None:
     result = run("send", "a", "--data", "@-", "--url", "http://127.0.0.1:1", "--key", "k", stdin=b"{")
     assert result.exit_code == 2
     assert "--data is not a JSON object" in result.stderr
+
+
+def test_timings_read_as_a_sentence() -> None:
+    """Where the time went, without the parts that took none, and the bytes both ways."""
+    timings = {"dns_ms": 1.25, "connect_ms": 0.5, "tls_ms": 0.0, "wait_ms": 110.0, "body_ms": 0.04}
+    assert timings_line({**timings, "bytes_sent": 1512, "bytes_received": 2}) == (
+        "dns 1.2 ms, connect 0.5 ms, wait 110.0 ms, body 0.0 ms; 1,512 B sent, 2 B received"
+    )
 
 
 @pytest.mark.parametrize(
