@@ -44,4 +44,6 @@ class Call(Struct, frozen=True, kw_only=True):
     query: type[Struct] | None = None
     body: Mapping[str, Any] = field(default_factory=dict)
     """Media type → type of the body."""
+    body_required: bool = True
+    """Whether there must be a body at all; where not, its absence means its defaults."""
     headers: tuple[Header, ...] = ()

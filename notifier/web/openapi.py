@@ -113,7 +113,7 @@ def _operation(call: Call, schemas: Mapping[Any, Any], keys_asked: bool) -> dict
     }
     if call.body:
         content = {kind: {"schema": _body(schemas[body])} for kind, body in call.body.items()}
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {"required": call.body_required, "content": content}
     if keys_asked and call.scope is not Scope.OPEN:
         operation["security"] = [{"key": []}]
         operation["x-scope"] = call.scope

@@ -13,6 +13,7 @@ from notifier.errors import (
     DrainingError,
     Fault,
     IllegalTransitionError,
+    InvalidEndpointError,
     InvalidEventError,
     NotFoundError,
     StoreUnavailableError,
@@ -121,8 +122,9 @@ def _(error: ProblemError) -> ProblemError:
     return error
 
 
-@explained.register
-def _(error: InvalidEventError) -> ProblemError:
+@explained.register(InvalidEventError)
+@explained.register(InvalidEndpointError)
+def _(error: InvalidEventError | InvalidEndpointError) -> ProblemError:
     return invalid(error.faults)
 
 

@@ -40,10 +40,26 @@ async def read_body(request: web.Request, limit: int) -> bytes:
 
 async def read_json(request: web.Request, decoder: "msgspec.json.Decoder[_T]", limit: int) -> _T:
     """Return the body as the decoder's type. Raises ProblemError (413, 415, 422)."""
+    _demand_json(request)
+    return _decoded(await read_body(request, limit), decoder)
+
+
+async def read_optional_json(request: web.Request, decoder: "msgspec.json.Decoder[_T]", limit: int) -> _T:
+    """Return the body as the decoder's type, an empty one as its defaults. Raises as `read_json` does."""
+    body = await read_body(request, limit)
+    if not body:
+        return decoder.decode(b"{}")
+    _demand_json(request)
+    return _decoded(body, decoder)
+
+
+def _demand_json(request: web.Request) -> None:
     kind = media_type(request)
     if kind != JSON:
         raise unsupported(kind, JSON)
-    body = await read_body(request, limit)
+
+
+def _decoded(body: bytes, decoder: "msgspec.json.Decoder[_T]") -> _T:
     try:
         return decoder.decode(body)
     except UNREADABLE as error:

@@ -12,6 +12,7 @@ from notifier.errors import (
     DrainingError,
     Fault,
     IllegalTransitionError,
+    InvalidEndpointError,
     InvalidEventError,
     NotFoundError,
     StoreUnavailableError,
@@ -31,6 +32,7 @@ def told(error: Exception) -> tuple[web.Response, dict[str, Any]]:
     ("error", "status", "kind"),
     [
         (InvalidEventError([Fault("/type", "is missing")]), 422, "urn:notifier:problem:invalid-request"),
+        (InvalidEndpointError([Fault("/url", "no url")]), 422, "urn:notifier:problem:invalid-request"),
         (NotFoundError("job", "job_1"), 404, "urn:notifier:problem:not-found"),
         (
             IllegalTransitionError("job_1", "PROCESSING", "requeued"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from notifier.model import REQUEUEABLE, JobState
 from notifier.store.base import JobFilter
 from notifier.web.admin import JobQuery, RequeueRequest
-from notifier.web.cursors import read_cursor, write_cursor
+from notifier.web.cursors import read_cursor, read_id_cursor, write_cursor, write_id_cursor
 from notifier.web.problems import ProblemError
 from notifier.web.requests import read_query
 
@@ -110,6 +110,15 @@ def test_a_made_up_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(ProblemError) as caught:
         read_cursor(cursor)
     assert caught.value.errors[0].parameter == "cursor"
+
+
+def test_a_cursor_of_one_list_is_none_of_another() -> None:
+    """Lists in the order of ids have cursors of their own, which lead back to an id and nowhere else."""
+    assert read_id_cursor(write_id_cursor("ep_01")) == "ep_01"
+    with pytest.raises(ProblemError):
+        read_id_cursor(write_cursor(1))
+    with pytest.raises(ProblemError):
+        read_cursor(write_id_cursor("12345678"))
 
 
 def test_a_requeue_takes_every_state_that_can_be_requeued() -> None:
