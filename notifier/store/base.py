@@ -30,6 +30,14 @@ class Added(Struct, frozen=True):
     duplicate: bool
 
 
+class Claimed(Struct, frozen=True):
+    """What one claim took, and what it left behind."""
+
+    claims: list[Claim]
+    next_due: dict[str, float]
+    """When the earliest job that is still PENDING is due, of each lane asked for that has any."""
+
+
 class Settlement(Struct, frozen=True, kw_only=True):
     """What becomes of a claimed job: the state it goes to, and the attempt to write down, if one was made.
 
@@ -143,6 +151,22 @@ class Store(Protocol):
         Lanes in `exclude` are passed over; with `only`, no others are looked at. Lanes take turns over
         calls. Fewer than `limit` jobs, of less than `WINDOW_BYTES` of data, means that no other is due,
         save in excluded lanes and those that gave `per_lane`.
+        """
+
+    async def claim_lanes(
+        self, *, priority: int, lanes: Sequence[str], limit: int, per_lane: int, now: float, until: float
+    ) -> Claimed:
+        """Claim due PENDING jobs of one priority, of just these lanes, until `until`.
+
+        `limit` in all, `per_lane` of one lane; ends early at `WINDOW_BYTES` of data. In the order given, an
+        equal part of each lane is taken first, then again of those that have more. A lane of which more is
+        due now has `next_due` at or before `now`.
+        """
+
+    async def lanes(self, *, priority: int, after: str, limit: int) -> list[tuple[str, float]]:
+        """Return the next lanes after `after` by name that have PENDING jobs of one priority.
+
+        Each comes with the earliest `next_attempt_at` of them. Fewer than `limit`: there are no more.
         """
 
     async def claim_these(self, job_ids: Sequence[str], *, now: float, until: float) -> dict[str, int]:

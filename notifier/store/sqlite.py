@@ -11,8 +11,17 @@ from notifier.errors import IllegalTransitionError, NotFoundError, StoreTooNewEr
 from notifier.model import CANCELLABLE, REQUEUEABLE, Attempt, Claim, EventRecord, Job, JobState
 from notifier.store import rows, sql
 from notifier.store.adding import Adding
-from notifier.store.base import Added, FailureGroup, JobFilter, JobPage, Replay, Settlement, Submission
-from notifier.store.claiming import Claiming
+from notifier.store.base import (
+    Added,
+    Claimed,
+    FailureGroup,
+    JobFilter,
+    JobPage,
+    Replay,
+    Settlement,
+    Submission,
+)
+from notifier.store.claiming import Claiming, Sweeping
 from notifier.store.lock import FileLock
 from notifier.store.queries import (
     SQL,
@@ -219,7 +228,7 @@ class SqliteStore:
 
         def claim(database: sqlite3.Connection) -> str:
             # Made anew each time: this runs once more where the batch it stood in has failed.
-            claiming = Claiming(
+            sweeping = Sweeping(
                 scanned=self._scanned,
                 priority=priority,
                 limit=limit,
@@ -229,9 +238,31 @@ class SqliteStore:
                 now=micros(now),
                 until=micros(until),
             )
-            return claiming.run(database)
+            return sweeping.sweep(database)
 
         return rows.claims_from(await self._write(claim))
+
+    async def claim_lanes(
+        self, *, priority: int, lanes: Sequence[str], limit: int, per_lane: int, now: float, until: float
+    ) -> Claimed:
+        """See `Store.claim_lanes`."""
+
+        def claim(database: sqlite3.Connection) -> tuple[str, dict[str, int]]:
+            # Made anew each time: this runs once more where the batch it stood in has failed.
+            claiming = Claiming(
+                priority=priority, limit=limit, per_lane=per_lane, now=micros(now), until=micros(until)
+            )
+            return claiming.run(database, lanes)
+
+        claims, next_due = await self._write(claim)
+        return Claimed(rows.claims_from(claims), {lane: rows.seconds(due) for lane, due in next_due.items()})
+
+    async def lanes(self, *, priority: int, after: str, limit: int) -> list[tuple[str, float]]:
+        """See `Store.lanes`."""
+        found = await self._read(
+            lambda database: read(database, "lanes", priority=priority, after=after, limit=limit)
+        )
+        return [(lane, rows.seconds(due)) for lane, due in found]
 
     async def claim_these(self, job_ids: Sequence[str], *, now: float, until: float) -> dict[str, int]:
         """See `Store.claim_these`."""

@@ -125,6 +125,9 @@ WRITES: dict[str, Act] = {
     "claim": lambda store, _: store.claim(
         priority=Priority.NORMAL, limit=2, per_lane=2, now=NOW, until=UNTIL
     ),
+    "claim_lanes": lambda store, at: store.claim_lanes(
+        priority=Priority.NORMAL, lanes=[at.pending.jobs[0].lane], limit=2, per_lane=2, now=NOW, until=UNTIL
+    ),
     "claim_these": lambda store, at: store.claim_these(
         [each.id for each in at.pending.jobs], now=NOW, until=UNTIL
     ),
@@ -154,6 +157,7 @@ READS: dict[str, Act] = {
     "failures": lambda store, _: store.failures(EVERYTHING),
     "replays": lambda store, _: store.replays(),
     "next_due": lambda store, _: store.next_due(NOW),
+    "lanes": lambda store, _: store.lanes(priority=Priority.NORMAL, after="", limit=9),
 }
 
 
@@ -642,6 +646,8 @@ QUERIES = sql.load("sqlite.sql")
 OF_THE_WORKERS = (
     "due_lanes",
     "due_of_lanes",
+    "lanes",
+    "next_due_of_lanes",
     "claim",
     "claimed",
     "claimable",
@@ -712,5 +718,10 @@ async def steps_of_a_claim(path: Path, size: int, spread: int) -> int:
     claims = await store.claim(priority=Priority.NORMAL, limit=50, per_lane=50, now=NOW, until=UNTIL)
     assert len(claims) == 50
     assert await store.next_due(NOW) is None
+    lanes = [lane for lane, _ in await store.lanes(priority=Priority.NORMAL, after="", limit=256)]
+    claimed = await store.claim_lanes(
+        priority=Priority.NORMAL, lanes=lanes, limit=50, per_lane=50, now=NOW, until=UNTIL
+    )
+    assert len(claimed.claims) == 50
     await store.close()
     return next(steps)

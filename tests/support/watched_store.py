@@ -11,7 +11,18 @@ from notifier.store.base import Submission
 from notifier.store.sqlite import SqliteStore
 
 WATCHED = frozenset(
-    {"claim", "claim_these", "settle", "next_due", "renew", "rescue", "prune", "requeue_some"}
+    {
+        "claim",
+        "claim_lanes",
+        "claim_these",
+        "lanes",
+        "settle",
+        "next_due",
+        "renew",
+        "rescue",
+        "prune",
+        "requeue_some",
+    }
 )
 
 Hook = Callable[[], Awaitable[None]]

@@ -5,6 +5,7 @@ A backend joins by one line in `BACKENDS`. What is true of one of them only stan
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from notifier.errors import (
 )
 from notifier.model import Attempt, Claim, Job, JobError, JobState, Outcome, Priority
 from notifier.store import Store, open_store
-from notifier.store.base import WINDOW_BYTES, Added, JobFilter, Replay, Submission
+from notifier.store.base import WINDOW_BYTES, Added, Claimed, JobFilter, Replay, Submission
 
 BACKENDS = {"sqlite": "sqlite:///notifier.db"}
 
@@ -413,6 +414,132 @@ async def test_an_excluded_lane_is_passed_over_even_when_named(store: Store) -> 
     """`exclude` holds with `only` too."""
     await put(store, *(submission(lane=lane) for lane in "ab"))
     assert lanes(await take(store, only={"a", "b"}, exclude={"a"})) == ["b"]
+
+
+async def claim_of(store: Store, lanes: Sequence[str], limit: int = 100, **asked: Any) -> Claimed:
+    """Claim what is due of normal priority in these lanes, without a bound that the test doesn't name."""
+    whole: dict[str, Any] = {"priority": Priority.NORMAL, "per_lane": 100, "now": NOW, "until": UNTIL}
+    return await store.claim_lanes(lanes=lanes, limit=limit, **whole | asked)
+
+
+async def test_a_claim_of_lanes_looks_at_no_others(store: Store) -> None:
+    """A lane that has come free is filled without a look at the rest; one unknown is no trouble."""
+    await put(store, *(submission(2, lane=lane) for lane in "abc"))
+    claimed = await claim_of(store, ["c", "nobody", "a", "c"])
+    assert lanes(claimed.claims) == ["c", "c", "a", "a"]
+    assert claimed.next_due == {}
+    assert await claim_of(store, []) == Claimed([], {})
+    assert (await store.counts())[PENDING] == 2
+
+
+async def test_a_claim_of_lanes_hands_out_the_jobs_with_their_events(store: Store) -> None:
+    """The job is PROCESSING until the moment asked for, and its fence has grown."""
+    made = submission(of=event_record(key="k", tenant="acme"))
+    await put(store, made)
+    (claim,) = (await claim_of(store, [LANE], now=NOW + 5)).claims
+    assert claim.event == made.event
+    assert claim.job == msgspec.structs.replace(
+        made.jobs[0], status=PROCESSING, claim=1, next_attempt_at=None, updated_at=NOW + 5
+    )
+    assert await store.job(claim.job.id) == claim.job
+    assert await store.rescue(UNTIL) == 1
+
+
+async def test_a_claim_of_lanes_says_when_the_next_of_each_is_due(store: Store) -> None:
+    """Now where more is due than was taken; later where the rest waits; never where nothing does."""
+    await put(store, submission(5, lane="a"), submission(2, lane="b"), submission(lane="c"))
+    await put(store, submission(lane="b", next_attempt_at=NOW + 7), submission(lane="d", next_attempt_at=NOW))
+    await put(store, submission(lane="e", next_attempt_at=NOW + 0.000_001), submission(lane="not asked for"))
+    await put(store, submission(lane="c", priority=Priority.HIGH))
+    claimed = await claim_of(store, ["a", "b", "c", "d", "e", "f"], per_lane=2)
+    assert sorted(lanes(claimed.claims)) == ["a", "a", "b", "b", "c", "d"]
+    assert claimed.next_due == {"a": NOW, "b": NOW + 7, "e": NOW + 0.000_001}
+
+
+@pytest.mark.parametrize("priority", Priority)
+async def test_a_claim_of_lanes_is_of_one_priority(store: Store, priority: Priority) -> None:
+    """Neither what it takes nor what it says of the next is another's."""
+    for each in Priority:
+        await put(
+            store, submission(2, priority=each), submission(priority=each, next_attempt_at=NOW + 1 + each)
+        )
+    claimed = await claim_of(store, [LANE], priority=priority)
+    assert [claim.job.priority for claim in claimed.claims] == [priority] * 2
+    assert claimed.next_due == {LANE: NOW + 1 + priority}
+
+
+async def test_lanes_get_equal_parts_in_the_order_they_are_named(store: Store) -> None:
+    """Who is named first is served first; nobody gets a second before all had a first."""
+    await put(store, submission(50, lane="a"), *(submission(2, lane=lane) for lane in "bcde"))
+    assert lanes((await claim_of(store, "edcba", 3)).claims) == ["e", "d", "c"]
+    assert sorted(lanes((await claim_of(store, "abcde", 6)).claims)) == ["a", "a", "b", "c", "d", "e"]
+    assert sorted(lanes((await claim_of(store, "abcde", 9)).claims)) == ["a"] * 8 + ["b"]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5, 9, 10, 11, 29, 30, 31])
+async def test_a_claim_of_lanes_takes_all_that_it_has_room_for(store: Store, limit: int) -> None:
+    """From lanes long and short, and no more than is due."""
+    sizes = {f"lane-{size}": size for size in (1, 2, 3, 4, 20)}
+    await put(store, *(submission(size, lane=lane) for lane, size in sizes.items()))
+    await put(store, submission(3, lane="lane-4", next_attempt_at=NOW + 1))
+    taken = Counter(lanes((first := await claim_of(store, list(sizes), limit)).claims))
+    assert taken.total() == min(limit, 30)
+    more = {lane for lane, size in sizes.items() if taken[lane] < size}
+    assert {lane for lane, due in first.next_due.items() if due <= NOW} == more
+    assert len((await claim_of(store, list(sizes))).claims) == 30 - taken.total()
+
+
+async def test_data_ends_a_claim_of_lanes_early(store: Store) -> None:
+    """What was left for want of room in memory is named as due now."""
+    body = json.dumps({"text": "x" * (WINDOW_BYTES // 2)})
+    await put(store, *(submission(of=event_record(body=body), lane=lane) for lane in "abc"))
+    claimed = await claim_of(store, "abc")
+    assert lanes(claimed.claims) == ["a", "b"]
+    assert claimed.next_due == {"c": NOW}
+
+
+async def test_claims_of_lanes_that_race_are_disjoint(store: Store) -> None:
+    """No job is ever held twice, and none is left over; the last of them knows that it is."""
+    await put(store, submission(100))
+    answers = await asyncio.gather(*(claim_of(store, [LANE], 7) for _ in range(20)))
+    claimed = [job_id for each in answers for job_id in ids(each.claims)]
+    assert len(claimed) == len(set(claimed)) == 100
+    assert [LANE in each.next_due for each in answers].index(False) == 14
+
+
+async def test_lanes_that_wait_are_listed_by_name(store: Store) -> None:
+    """Each with its earliest time, due or not; a page of them at a time, until there are no more."""
+    await put(store, *(submission(2, lane=lane, next_attempt_at=NOW + 9) for lane in "dbac"))
+    await put(
+        store, submission(lane="b", next_attempt_at=NOW - 9), submission(lane="x", priority=Priority.LOW)
+    )
+    listed: dict[str, Any] = {"priority": Priority.NORMAL, "limit": 3}
+    assert await store.lanes(after="", **listed) == [("a", NOW + 9), ("b", NOW - 9), ("c", NOW + 9)]
+    assert await store.lanes(after="c", **listed) == [("d", NOW + 9)]
+    assert await store.lanes(after="bb", priority=Priority.NORMAL, limit=1) == [("c", NOW + 9)]
+    assert await store.lanes(after="d", **listed) == []
+    assert await store.lanes(after="", priority=Priority.LOW, limit=3) == [("x", NOW)]
+    assert await store.lanes(after="", priority=Priority.HIGH, limit=3) == []
+
+
+@pytest.mark.parametrize("state", [PROCESSING, COMPLETED, FAILED, CANCELLED])
+async def test_only_lanes_with_pending_jobs_are_listed(store: Store, state: JobState) -> None:
+    """What is held, finished or withdrawn makes no lane wait; nor does a claim name it as due."""
+    await finish(store, state)
+    assert await store.lanes(priority=Priority.NORMAL, after="", limit=9) == []
+    assert await claim_of(store, [LANE], now=NOW + 99) == Claimed([], {})
+
+
+async def test_very_many_lanes_are_listed_page_by_page(store: Store) -> None:
+    """All of them, each once, whatever the page holds."""
+    names = [f"lane-{number:04}" for number in range(1200)]
+    await store.add([submission(2, lane=lane) for lane in names])
+    reached: list[str] = []
+    while page := await store.lanes(
+        priority=Priority.NORMAL, after=reached[-1] if reached else "", limit=500
+    ):
+        reached += [lane for lane, _ in page]
+    assert reached == names
 
 
 async def test_claims_that_race_are_disjoint(store: Store) -> None:

@@ -340,6 +340,13 @@ class StoreMachine(RuleBasedStateMachine):
                 only=only,
             )
         )
+        self._check_claims(claimed, due, limit, per_lane)
+        return multiple(*claimed)
+
+    def _check_claims(
+        self, claimed: list[Claim], due: dict[str, list[float]], limit: int, per_lane: int
+    ) -> None:
+        """They are as many as can be, the longest due of each lane; the model claims them too."""
         assert len(claimed) == min(limit, sum(min(per_lane, len(times)) for times in due.values()))
         by_lane: dict[str, list[float | None]] = {}
         for each in claimed:
@@ -350,7 +357,30 @@ class StoreMachine(RuleBasedStateMachine):
         for lane, times in by_lane.items():
             assert len(times) <= per_lane
             assert sorted(filter(None, times)) == due[lane][: len(times)]
-        return multiple(*claimed)
+
+    @rule(
+        target=claims,
+        priority=st.sampled_from([Priority.NORMAL, Priority.NORMAL, Priority.HIGH]),
+        limit=st.sampled_from([20, 20, 3, 2, 1, 0]),
+        per_lane=st.sampled_from([10, 1, 2]),
+        lanes=st.lists(st.sampled_from(LANES), max_size=4),
+    )
+    def claim_lanes(self, priority: Priority, limit: int, per_lane: int, lanes: list[str]) -> Any:
+        """As a claim; and it says of each lane it was asked for when its next is due."""
+        claimed = self.run(
+            self.store.claim_lanes(
+                priority=priority,
+                lanes=lanes,
+                limit=limit,
+                per_lane=per_lane,
+                now=self.now,
+                until=self.now + CLAIM_TIMEOUT,
+            )
+        )
+        self._check_claims(claimed.claims, self.model.due(self.now, priority, lanes), limit, per_lane)
+        later = self.model.due(float("inf"), priority, lanes)
+        assert claimed.next_due == {lane: times[0] for lane, times in later.items()}
+        return multiple(*claimed.claims)
 
     @rule(target=claims, data=st.data())
     def claim_these(self, data: st.DataObject) -> Any:
@@ -498,6 +528,20 @@ class StoreMachine(RuleBasedStateMachine):
         assert groups == sorted(causes.values(), reverse=True)
         times = [kept.job.next_attempt_at for kept in self.model.in_state(PENDING)]
         assert due == min((at for at in times if at and at > self.now), default=None)
+
+    @invariant()
+    def the_lanes_are_those_that_wait(self) -> None:
+        """By name, each with its earliest time, and read in pages as well as at once."""
+        for priority in Priority:
+            waiting = self.model.due(float("inf"), priority, LANES)
+            expected = [(lane, times[0]) for lane, times in sorted(waiting.items())]
+            assert self.run(self._lanes(priority)) == expected
+
+    async def _lanes(self, priority: Priority) -> list[tuple[str, float]]:
+        found = await self.store.lanes(priority=priority, after="", limit=2)
+        if len(found) < 2:
+            return found
+        return found + await self.store.lanes(priority=priority, after=found[-1][0], limit=2)
 
     async def _seen(self) -> tuple[list[Job], dict[JobState, int], list[int], float | None]:
         page = await self.store.jobs(EVERYTHING, limit=10_000)

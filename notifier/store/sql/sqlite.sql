@@ -73,6 +73,35 @@ SELECT json_array(
     )
 )
 
+-- name: lanes
+-- A loose scan, as above.
+WITH RECURSIVE found (lane, nth) AS (
+    VALUES ((
+        SELECT min(lane) FROM job
+        WHERE status = 'PENDING' AND priority = :priority AND lane > :after
+    ), 1)
+    UNION ALL
+    SELECT (
+        SELECT min(job.lane) FROM job
+        WHERE job.status = 'PENDING' AND job.priority = :priority AND job.lane > found.lane
+    ), nth + 1
+    FROM found
+    WHERE found.lane IS NOT NULL AND nth < :limit
+)
+SELECT json_group_array(json_array(lane, (
+    SELECT min(next_attempt_at) FROM job
+    WHERE job.status = 'PENDING' AND job.priority = :priority AND job.lane = found.lane
+)))
+FROM found
+WHERE lane IS NOT NULL AND nth <= :limit
+
+-- name: next_due_of_lanes
+SELECT json_group_array(json_array(wanted.value, (
+    SELECT min(next_attempt_at) FROM job
+    WHERE job.status = 'PENDING' AND job.priority = :priority AND job.lane = wanted.value
+)))
+FROM json_each(:lanes) AS wanted
+
 -- name: due_of_lanes
 SELECT json_group_array(json_array(wanted.value, job.seq, length(event.data)))
 FROM json_each(:lanes) AS wanted
