@@ -24,7 +24,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from notifier import channels
 from notifier.channels import Channel, ChannelContext
 from notifier.channels.capture import CaptureChannel
-from notifier.channels.signing import PREFIX, SignatureError, verify
+from notifier.channels.signing import SECRET_PREFIX, SignatureError, verify
 from notifier.channels.transport import CatcherTransport
 from notifier.channels.webhook import WebhookChannel
 from notifier.config import Auth, Config, Relay, Server, StoreSection
@@ -142,10 +142,11 @@ class Catcher:
 
     def _signature_problem(self, headers: Mapping[str, str], body: bytes) -> str | None:
         secrets = self._secrets.get(headers.get("webhook-id", ""))
-        if secrets is None:
+        if not secrets:
             return "webhook-id names no job of this notifier"
         try:
-            verify(headers, body, secrets[0], self._clock())
+            for secret in secrets:  # while one is rotated, a receiver may know any of them
+                verify(headers, body, secret, self._clock())
         except (SignatureError, ValueError) as error:
             return str(error)
         return None
@@ -202,4 +203,4 @@ def _names(value: Any) -> set[str]:
 
 
 def _made_up(name: str) -> str:
-    return PREFIX + b64encode(sha256(name.encode()).digest()).decode()
+    return SECRET_PREFIX + b64encode(sha256(name.encode()).digest()).decode()

@@ -16,7 +16,7 @@ from notifier.dev import LOOPBACK, Catcher, caught
 from notifier.errors import Permanent
 from notifier.inbox import Hook, Inbox, Mail, Note
 
-SECRET = new_secret()
+SECRETS = [new_secret(), new_secret("v1a"), new_secret()]
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ async def built(
 
 
 def context_of(config: Config) -> Callable[[str], ChannelContext]:
-    """Make every channel's context: one secret signs all."""
-    context = ChannelContext(config=config, settings={}, secrets_for=lambda _job: [SECRET], clock=time.time)
+    """Make every channel's context: the same secrets, of which some are being rotated out, sign all."""
+    context = ChannelContext(config=config, settings={}, secrets_for=lambda _job: SECRETS, clock=time.time)
     return lambda _name: context
 
 
@@ -102,19 +102,39 @@ async def test_a_forged_request_says_why_it_does_not_verify(catcher: Catcher) ->
     assert only.message.problem == "webhook-id names no job of this notifier"
 
 
-async def test_a_changed_body_does_not_verify(catcher: Catcher, built: dict[str, Channel]) -> None:
-    """A request under a known id, with another body, is told from the true one."""
-    await built["webhook"].deliver(message(destination="https://a.example/x"))
-    (first,) = catcher.inbox
-    assert isinstance(first.message, Hook)
-    headers = {name: value for name, value in first.message.headers if name.startswith("webhook-")}
+async def problem_of_another(catcher: Catcher, body: bytes | None = None, **changed: str) -> str | None:
+    """Send the newest caught request again, changed; what the catcher finds wrong with it."""
+    hook = next(iter(catcher.inbox)).message
+    assert isinstance(hook, Hook)
+    headers = {name: value for name, value in hook.headers if name.startswith("webhook-")}
+    headers |= {name.replace("_", "-"): value for name, value in changed.items()}
+    body = hook.body if body is None else body
     url = f"http://{LOOPBACK}:{catcher.webhook_port}/https/a.example:443/x"
-    async with aiohttp.ClientSession() as session, session.post(url, data=b"{}", headers=headers):
+    async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=headers):
         pass
     newest = next(iter(catcher.inbox)).message
     assert isinstance(newest, Hook)
-    assert newest.problem is not None
-    assert "no signature matches" in newest.problem
+    return newest.problem
+
+
+async def test_a_changed_body_does_not_verify(catcher: Catcher, built: dict[str, Channel]) -> None:
+    """A request under a known id, with another body, is told from the true one."""
+    await built["webhook"].deliver(message(destination="https://a.example/x"))
+    assert await problem_of_another(catcher) is None
+    assert "no signature matches" in (await problem_of_another(catcher, body=b"{}") or "")
+
+
+async def test_while_secrets_are_rotated_each_must_have_signed(
+    catcher: Catcher, built: dict[str, Channel]
+) -> None:
+    """A receiver may know any of the secrets, of either kind: none may lack its signature."""
+    await built["webhook"].deliver(message(destination="https://a.example/x"))
+    hook = next(iter(catcher.inbox)).message
+    assert isinstance(hook, Hook)
+    newest, public, oldest = dict(hook.headers)["webhook-signature"].split(" ")
+    assert await problem_of_another(catcher, webhook_signature=f"{oldest} {public} {newest}") is None
+    for missing in (f"{newest} {oldest}", f"{newest} {public}", f"{public} {oldest}"):
+        assert await problem_of_another(catcher, webhook_signature=missing)
 
 
 async def test_a_mail_is_caught_over_smtp(catcher: Catcher, built: dict[str, Channel]) -> None:
