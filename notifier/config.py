@@ -468,11 +468,12 @@ def _check_network(key: str, network: str) -> None:
         raise ConfigError(key, f'expected a network such as "10.0.0.0/8": {error}') from None
 
 
-_PATTERN = re.compile(r"\*|(?:[A-Za-z0-9_\-/]+|\*)(?:\.(?:[A-Za-z0-9_\-/]+|\*))*")
+EVENT_PATTERN = re.compile(r"\*|(?:[A-Za-z0-9_\-/]+|\*)(?:\.(?:[A-Za-z0-9_\-/]+|\*))*")
+"""What a route's `event` and an endpoint's event types may look like; for `fullmatch`."""
 
 
 def _check_route(key: str, route: Route) -> None:
-    if not _PATTERN.fullmatch(route.event):
+    if not EVENT_PATTERN.fullmatch(route.event):
         raise ConfigError(
             f"{key}.event", f'expected an event type, or segments with * ("order.*"), got {route.event!r}'
         )

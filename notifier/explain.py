@@ -1,19 +1,10 @@
-"""Answers to "why?": what a job waits for, and what an event would cause."""
+"""Answers to "why?": what a job waits for."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import msgspec
 from msgspec import Struct
 
-from notifier.channels import Channel, Content, Message
 from notifier.dispatch.limits import lane_may_take, room_for
 from notifier.dispatch.queue import FairQueue, Lane
-from notifier.errors import DeliveryError
-from notifier.model import EventRecord, Job, JobState, rfc3339
-from notifier.rendering import Renderer
-from notifier.routing import Router
-from notifier.store.base import Submission
+from notifier.model import Job, JobState, rfc3339
 
 
 class Why(Struct, frozen=True, kw_only=True):
@@ -88,43 +79,3 @@ def _waits_its_turn(job: Job, queue: FairQueue) -> Why:
         detail = f"Lane {job.lane} has {busy} attempts under way, its share while {free} workers are free."
         return Why(status=job.status, reason="lane_limit", detail=detail)
     return Why(status=job.status, reason="due", detail="It is due and about to be attempted.")
-
-
-def preview(
-    submission: Submission,
-    data: Mapping[str, Any],
-    router: Router,
-    renderer: Renderer,
-    channels: Mapping[str, Channel],
-) -> dict[str, Any]:
-    """What an event would cause, in JSON's types: every route's verdict, every delivery in full."""
-    event = submission.event
-    return {
-        "event": {"type": event.type, "tenant": event.tenant, "data": dict(data)},
-        "routes": [msgspec.to_builtins(verdict) for verdict in router.explain(event, dict(data))],
-        "deliveries": [_delivery(job, event, renderer, channels[job.channel]) for job in submission.jobs],
-    }
-
-
-def _delivery(job: Job, event: EventRecord, renderer: Renderer, channel: Channel) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "channel": job.channel,
-        "route": job.route,
-        "destination": job.destination,
-        "template": job.template,
-    }
-    if job.error is not None:
-        return shown | {"error": msgspec.to_builtins(job.error)}
-    try:
-        return shown | {"message": channel.preview(_message(job, event, renderer, channel))}
-    except DeliveryError as error:
-        return shown | {"error": {"code": error.code, "message": error.message}}
-
-
-def _message(job: Job, event: EventRecord, renderer: Renderer, channel: Channel) -> Message:
-    if job.template is None:
-        return Message(job=job, event=event)
-    content: Content = renderer.render(
-        job.template, channel.parts, event=event, data=event.decoded_data(), job=job, locale=job.locale
-    )
-    return Message(job=job, event=event, content=content)

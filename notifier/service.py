@@ -21,6 +21,7 @@ from notifier.errors import DrainingError, InvalidEventError, StoreError
 from notifier.ingest import Incoming, from_event
 from notifier.metrics import Metrics
 from notifier.model import Event, EventRecord, Job, new_id
+from notifier.preview import preview
 from notifier.rendering import Renderer
 from notifier.replays import Replays, Requeued
 from notifier.routing import Router
@@ -257,7 +258,7 @@ class Notifier:
         """What an event would cause, in JSON's types; nothing is sent or stored. Raises InvalidEventError."""
         submission = self._submission(incoming, self.clock())
         data = incoming.event.data
-        return explain.preview(submission, data, self.router, self.renderer, self.channels)
+        return preview(submission, data, self.router, self.renderer, self.channels)
 
     async def problems(self) -> list[str]:
         """What keeps this notifier from doing its work; empty: it is ready."""

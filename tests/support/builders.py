@@ -11,6 +11,8 @@ import msgspec
 from notifier.model import (
     Attempt,
     Claim,
+    Endpoint,
+    EndpointSecret,
     Event,
     EventRecord,
     Job,
@@ -26,6 +28,8 @@ NOW = 1_800_000_000.0
 """The moment at which every test's clock starts (seconds since the epoch)."""
 
 LANE = "webhook:receiver.example:443"
+SECRET = "whsec_bm90IGEgc2VjcmV0LCBub3QgYSBzZWNyZXQh"
+"""Signs what the endpoints of tests send."""
 
 
 def event(**changes: Any) -> Event:
@@ -69,6 +73,21 @@ def job(of: EventRecord | None = None, **changes: Any) -> Job:
     if fields["status"] is JobState.PENDING:
         fields.setdefault("next_attempt_at", of.created_at)
     return Job(**fields)
+
+
+def endpoint(**changes: Any) -> Endpoint:
+    """An enabled endpoint that takes every event without a tenant."""
+    created_at = changes.get("created_at", NOW)
+    fields: dict[str, Any] = {
+        "id": new_id("ep", created_at),
+        "url": "https://receiver.example/hooks",
+        "event_types": ("*",),
+        "created_at": created_at,
+        "updated_at": created_at,
+        "state_changed_at": created_at,
+        "secrets": (EndpointSecret(SECRET, created_at),),
+    }
+    return Endpoint(**(fields | changes))
 
 
 def failed_job(of: EventRecord | None = None, **changes: Any) -> Job:

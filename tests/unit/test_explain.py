@@ -1,21 +1,14 @@
-"""Answers to "why?", in each situation that a job can be in, and what an event would cause."""
+"""Answers to "why?", in each situation that a job can be in."""
 
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
 from support.builders import LANE, NOW, event_record, job
 
-from notifier.channels import Channel, FunctionChannel, Message, Receipt
-from notifier.config import Retry, Route
 from notifier.dispatch.queue import FairQueue
-from notifier.explain import Why, preview, why
+from notifier.explain import Why, why
 from notifier.model import Claim, Job, JobError, JobState, Priority, rfc3339
-from notifier.rendering import Renderer
-from notifier.routing import Router
-from notifier.store.base import Submission
 
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = JobState
 REFUSED = JobError("http_503", "the receiver answered 503")
@@ -178,73 +171,3 @@ def test_a_due_job_with_nothing_in_its_way_is_about_to_go(queue: FairQueue) -> N
     assert ask(job(), queue) == Why(
         status=PENDING, reason="due", detail="It is due and about to be attempted."
     )
-
-
-# What an event would cause -------------------------------------------------------------------------
-
-
-async def accept(_message: Message) -> Receipt:
-    """Never called: a preview sends nothing."""
-    raise AssertionError
-
-
-@pytest.fixture
-def channels() -> Mapping[str, Channel]:
-    """Two channels."""
-    return {name: FunctionChannel(name, accept, 60) for name in ("webhook", "email")}
-
-
-ROUTES = (
-    Route(name="erp", event="order.*", channel="webhook", url="https://erp.example/hooks"),
-    Route(name="big", event="order.*", channel="webhook", url="https://b.example/", when="data.total > 500"),
-    Route(name="mail", event="order.*", channel="email", to="{{ data.email }}", template="order"),
-    Route(name="welcome", event="user.signup", channel="email", to="a@b.example", template="welcome"),
-)
-
-
-def previewed(folder: Path, channels: Mapping[str, Channel], body: str) -> dict[str, Any]:
-    """Preview an order."""
-    router = Router(ROUTES, Retry(), {name: each.lane for name, each in channels.items()})
-    event = event_record(body=body)
-    data = event.decoded_data()
-    submission = Submission(event, router.jobs(event, data, (), NOW))
-    return preview(submission, data, router, Renderer(folder), channels)
-
-
-def test_a_preview_gives_every_routes_verdict(tmp_path: Path, channels: Mapping[str, Channel]) -> None:
-    """Those that match, and why the others don't."""
-    shown = previewed(tmp_path, channels, '{"total": 120, "email": "ada@example.com"}')
-    assert shown["event"] == {
-        "type": "order.paid",
-        "tenant": None,
-        "data": {"total": 120, "email": "ada@example.com"},
-    }
-    assert [(each["route"], each["matched"]) for each in shown["routes"]] == [
-        ("erp", True),
-        ("big", False),
-        ("mail", True),
-        ("welcome", False),
-    ]
-    assert "data.total > 500" in shown["routes"][1]["reason"]
-    assert "'user.signup'" in shown["routes"][3]["reason"]
-
-
-def test_a_preview_shows_what_would_be_sent(tmp_path: Path, channels: Mapping[str, Channel]) -> None:
-    """Rendered, as the channel would send it, in JSON's types."""
-    (tmp_path / "order").mkdir()
-    (tmp_path / "order" / "subject.txt").write_text("Thanks for {{ data.total }}")
-    shown = previewed(tmp_path, channels, '{"total": 120, "email": "ada@example.com"}')
-    erp, mail = shown["deliveries"]
-    assert (erp["route"], erp["message"]["destination"]) == ("erp", "https://erp.example/hooks")
-    assert mail["destination"] == "ada@example.com"
-    assert mail["message"]["content"]["subject"] == "Thanks for 120"
-    assert msgspec.json.encode(shown)
-
-
-def test_a_preview_shows_what_would_fail(tmp_path: Path, channels: Mapping[str, Channel]) -> None:
-    """A destination that can't be made out, or a template that is missing: beside what works."""
-    erp, mail = previewed(tmp_path, channels, '{"total": 120}')["deliveries"]
-    assert "message" in erp
-    assert mail["error"]["code"] == "destination_error"
-    _, mail = previewed(tmp_path, channels, '{"total": 120, "email": "ada@example.com"}')["deliveries"]
-    assert mail["error"] == {"code": "template_error", "message": "order: there is no such template"}

@@ -340,7 +340,7 @@ def test_explain_says_of_every_route_why() -> None:
         route(name="vip", when="data.vip"),
     )
     event = event_record(type="order.paid")
-    assert [(v.route, v.matched, v.reason) for v in routing.explain(event, {"total": 20})] == [
+    assert [(v.name, v.matched, v.reason) for v in routing.explain(event, {"total": 20})] == [
         ("all", True, "'order.paid' matches '*'"),
         ("other", False, "'order.paid' does not match 'user.*'"),
         ("large", False, "`when` is false: data.total > 100"),

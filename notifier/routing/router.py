@@ -1,0 +1,135 @@
+"""All that an event causes: the jobs of its routes, of its own `deliver`, and of the endpoints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from notifier.config import Duration, Retry, Route
+from notifier.errors import Fault, InvalidEventError, Permanent
+from notifier.model import Delivery, EventRecord, Job, Priority
+from notifier.routing.destinations import LaneOf, lane_by
+from notifier.routing.jobs import new_job
+from notifier.routing.patterns import matches
+from notifier.routing.routes import CompiledRoute, listed
+from notifier.routing.subscriptions import Subscriptions
+from notifier.routing.verdicts import Verdict
+
+_REMEMBERED_TYPES = 1024
+
+
+class Router:
+    """The routes of one configuration and the endpoints' subscriptions.
+
+    `lanes` gives for each channel the lane of a destination. `subscriptions` holds what the registry of
+    endpoints puts there.
+    """
+
+    def __init__(self, routes: Sequence[Route], retry: Retry, lanes: Mapping[str, LaneOf]) -> None:
+        self.subscriptions = Subscriptions()
+        self._lanes = lanes
+        self._default_schedule = retry.schedule
+        self._routes = {
+            route.name: CompiledRoute(route, index, self._schedule_of(route), lanes)
+            for index, route in enumerate(routes)
+        }
+        self._by_type: dict[str, tuple[CompiledRoute, ...]] = {}
+
+    def _schedule_of(self, route: Route) -> tuple[Duration, ...]:
+        return self._default_schedule if route.retry is None else route.retry
+
+    def route(self, name: str | None) -> Route | None:
+        """The route of a name, if the configuration has it."""
+        found = self._routes.get(name or "")
+        return found.route if found else None
+
+    def schedule(self, name: str | None) -> tuple[Duration, ...]:
+        """Seconds to wait after each failed attempt of a route's job."""
+        route = self.route(name)
+        return self._schedule_of(route) if route else self._default_schedule
+
+    def jobs(
+        self, event: EventRecord, data: Mapping[str, Any], deliver: Sequence[Delivery], now: float
+    ) -> tuple[Job, ...]:
+        """The jobs that an event causes. Raises InvalidEventError for what is wrong with its `deliver`.
+
+        A route whose `when` or destination can't be made out causes a job that is born FAILED, and so does
+        an endpoint's `when`.
+        """
+        asked = self._asked_for(event, deliver, now) if deliver else ()
+        routed = (each.job(event, data, now) for each in self._matching(event.type))
+        subscribed = self.subscriptions.jobs(
+            event, data, now=now, max_attempts=len(self._default_schedule) + 1
+        )
+        return (*(job for job in routed if job is not None), *asked, *subscribed)
+
+    def resolve(self, job: Job, event: EventRecord, data: Mapping[str, Any]) -> tuple[str, str, str | None]:
+        """Make out the destination, lane and locale of a job that was born without.
+
+        Raises Permanent: `unknown_route` where the configuration has none of that name and channel any more,
+        `condition_false` where its `when` turns out not to hold, and what a job can be born FAILED with;
+        Withdrawn where its endpoint is gone.
+        """
+        if job.endpoint is not None:
+            return self.subscriptions.resolve(job.endpoint, event, data)
+        found = self._routes.get(job.route or "")
+        if found is None or found.route.channel != job.channel:
+            problem = f"the configuration has no route {job.route!r} by {job.channel} any more"
+            raise Permanent(problem, code="unknown_route")
+        if not found.wants(event, data):
+            raise Permanent(f"`when` is false: {found.route.when}", code="condition_false")
+        return found.made_out(event, data)
+
+    def explain(self, event: EventRecord, data: Mapping[str, Any]) -> list[Verdict]:
+        """For every route, whether it takes the event, and why not.
+
+        A route whose `when` fails counts as matched: it causes a job, which is born FAILED.
+        """
+        return [each.verdict(event, data) for each in self._routes.values()]
+
+    def _matching(self, event_type: str) -> tuple[CompiledRoute, ...]:
+        found = self._by_type.get(event_type)
+        if found is None:
+            if len(self._by_type) >= _REMEMBERED_TYPES:
+                self._by_type.clear()
+            found = tuple(each for each in self._routes.values() if matches(each.route.event, event_type))
+            self._by_type[event_type] = found
+        return found
+
+    def _asked_for(self, event: EventRecord, deliver: Sequence[Delivery], now: float) -> list[Job]:
+        """The jobs of `deliver`, whose destinations are taken literally."""
+        jobs: list[Job] = []
+        faults: list[Fault] = []
+        for index, delivery in enumerate(deliver):
+            fault = _fault_of(delivery, f"/deliver/{index}", self._lanes)
+            if fault is not None:
+                faults.append(fault)
+            else:
+                jobs.append(self._asked(event, delivery, now))
+        if faults:
+            raise InvalidEventError(faults)
+        return jobs
+
+    def _asked(self, event: EventRecord, delivery: Delivery, now: float) -> Job:
+        destination = delivery.destination or ""
+        return new_job(
+            event,
+            now,
+            channel=delivery.channel,
+            destination=destination,
+            lane=lane_by(self._lanes[delivery.channel], destination),
+            template=delivery.template,
+            locale=delivery.locale,
+            priority=Priority.named(delivery.priority),
+            max_attempts=len(self._default_schedule) + 1,
+        )
+
+
+def _fault_of(delivery: Delivery, pointer: str, lanes: Mapping[str, LaneOf]) -> Fault | None:
+    """Whether an explicit delivery has a channel that there is, and a destination that it takes."""
+    lane_of = lanes.get(delivery.channel)
+    if lane_of is None:
+        return Fault(f"{pointer}/channel", f"no channel {delivery.channel!r}; there are: {listed(lanes)}")
+    try:
+        lane_by(lane_of, delivery.destination or "")
+    except Permanent as error:
+        return Fault(f"{pointer}/{'to' if delivery.url is None else 'url'}", error.message)
+    return None
