@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from notifier.model import Attempt, Claim, EventRecord, Job, JobError, JobState, Outcome
+from notifier.model import Attempt, Claim, EventRecord, Job, JobError, JobState, Outcome, Timings
 from notifier.store.base import FailureGroup, JobFilter, Replay, Settlement
 
 encode = msgspec.json.encode
@@ -117,6 +117,29 @@ class JobRow(Struct, frozen=True, array_like=True):
         )
 
 
+class _TimingsRow(Struct, frozen=True, array_like=True):
+    """What the column `timings` holds: microseconds, then bytes."""
+
+    dns: int
+    connect: int
+    tls: int
+    wait: int
+    body: int
+    sent: int
+    received: int
+
+    def timings(self) -> Timings:
+        return Timings(
+            dns=seconds(self.dns),
+            connect=seconds(self.connect),
+            tls=seconds(self.tls),
+            wait=seconds(self.wait),
+            body=seconds(self.body),
+            sent=self.sent,
+            received=self.received,
+        )
+
+
 class _AttemptRow(Struct, frozen=True, array_like=True):
     started_at: int
     duration_us: int
@@ -125,6 +148,7 @@ class _AttemptRow(Struct, frozen=True, array_like=True):
     error_code: str | None
     error_message: str | None
     response: str | None
+    timings: _TimingsRow | None
 
     def attempt(self) -> Attempt:
         return Attempt(
@@ -134,6 +158,7 @@ class _AttemptRow(Struct, frozen=True, array_like=True):
             status_code=self.status_code,
             error=_maybe_error(self.error_code, self.error_message),
             response=self.response,
+            timings=None if self.timings is None else self.timings.timings(),
         )
 
 
@@ -283,4 +308,11 @@ def attempt_values(settled: Settlement, attempt: Attempt) -> tuple[Any, ...]:
         error.code if error else None,
         error.message if error else None,
         attempt.response,
+        None if attempt.timings is None else _timings_text(attempt.timings),
     )
+
+
+def _timings_text(timings: Timings) -> str:
+    """Timings as the column holds them: whole numbers in a row, as short as can be."""
+    spans = (timings.dns, timings.connect, timings.tls, timings.wait, timings.body)
+    return json_text([*map(micros, spans), timings.sent, timings.received])

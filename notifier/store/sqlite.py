@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from notifier.errors import IllegalTransitionError, NotFoundError, StoreTooNewError, StoreUnavailableError
+from notifier.errors import IllegalTransitionError, NotFoundError, StoreUnavailableError
 from notifier.model import CANCELLABLE, REQUEUEABLE, Attempt, Claim, EventRecord, Job, JobState
-from notifier.store import rows, sql
+from notifier.store import rows, schema
 from notifier.store.adding import Adding
 from notifier.store.base import (
     Added,
@@ -36,7 +36,6 @@ from notifier.store.queries import (
 from notifier.store.rows import json_text, micros
 from notifier.store.writer import Connection, GroupWriter
 
-SCHEMA_VERSION = 1
 _ROWS_A_PRUNE = 20_000
 _PRAGMAS = (
     "PRAGMA busy_timeout = 5000",
@@ -123,17 +122,13 @@ class SqliteStore:
         return connection
 
     def _prepare(self, database: sqlite3.Connection, now: float) -> int:
-        ((version,),) = database.execute("PRAGMA user_version").fetchall()
-        if version > SCHEMA_VERSION:
-            raise StoreTooNewError(
-                f"{self.path}: written by a newer notifier (schema {version}, known: {SCHEMA_VERSION})"
-            )
-        if version == 0:
-            script = sql.script("sqlite_schema.sql")
-            database.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
+        """One transaction; where it fails, closing the connection rolls it back."""
+        schema.begin(database, self.path)
         self._event_seq, self._job_seq = read(database, "last_seqs")
         everyone = {"now": micros(now), "before": 2**62}
-        return database.execute(SQL["rescue"], everyone).rowcount
+        rescued = database.execute(SQL["rescue"], everyone).rowcount
+        database.execute("COMMIT")
+        return rescued
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -148,7 +143,7 @@ class SqliteStore:
     async def ping(self) -> None:
         """See `Store.ping`."""
         # It changes nothing, yet writes a page, as a full disk would not let it.
-        await self._write(lambda database: database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+        await self._write(lambda database: database.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}"))
         await self._read(lambda database: database.execute("SELECT 1").fetchone())
 
     # The two ways in -----------------------------------------------------------------------------

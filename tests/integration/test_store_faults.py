@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 from support.builders import NOW, event_record, failed_job, job, settlement, submission
+from support.database import integrity, make_version_1, rows, shape
 
 from notifier.errors import (
     IdempotencyConflictError,
@@ -28,7 +29,8 @@ from notifier.errors import (
 from notifier.model import Claim, JobState, Priority
 from notifier.store import open_store, sql
 from notifier.store.base import JobFilter, Replay, Submission
-from notifier.store.sqlite import SCHEMA_VERSION, SqliteStore
+from notifier.store.schema import SCHEMA_VERSION
+from notifier.store.sqlite import SqliteStore
 
 EVERYTHING = JobFilter()
 UNTIL = NOW + 60
@@ -556,6 +558,72 @@ async def test_a_newer_schema_is_left_alone(path: Path) -> None:
             await SqliteStore(path).open(NOW)
 
 
+async def test_a_store_of_version_1_is_brought_up_to_date(path: Path) -> None:
+    """All that it held is there, what was under way is given back, and it is a store like any other."""
+    make_version_1(path)
+    store = SqliteStore(path)
+    assert await store.open(NOW + 100) == 1
+    event, jobs = await store.event("evt_1")
+    assert (event.tenant, event.idempotency_key, bytes(event.data)) == ("acme", "k-1", b'{"total":120}')
+    assert [(each.id, each.status, each.next_attempt_at) for each in jobs] == [
+        ("job_1", JobState.COMPLETED, None),
+        ("job_2", JobState.PENDING, NOW + 60),
+    ]
+    assert (await store.job("job_3")).next_attempt_at == NOW + 100
+    assert [group.cause for group in await store.failures(EVERYTHING)] == ["c4"]
+    assert [(each.outcome, each.response, each.timings) for each in await store.attempts("job_1")] == [
+        ("retry", "later", None),
+        ("delivered", "thanks", None),
+    ]
+    assert [each.filter for each in await store.replays()] == [JobFilter(status=JobState.FAILED)]
+    assert await store.setting("plain", "another") == "value"
+    await store.add([submission()])
+    await store.close()
+    assert integrity(path) == ["ok"]
+
+
+async def test_a_store_brought_up_to_date_is_as_a_new_one(path: Path) -> None:
+    """Tables, columns, checks, keys and indexes are the same, so that both are read and tested as one."""
+    make_version_1(path)
+    new = path.with_name("new.db")
+    for each in (path, new):
+        store = SqliteStore(each)
+        await store.open(NOW)
+        await store.close()
+    assert shape(path) == shape(new)
+
+
+async def test_a_store_that_can_not_be_brought_up_to_date_stays_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last statement fails: not even the first has happened, and the older program could go on."""
+    make_version_1(path)
+    before = (contents(path), shape(path))
+    script = sql.script
+    monkeypatch.setattr(sql, "script", lambda file: script(file) + "DROP TABLE nowhere;")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match=rf"{re.escape(str(path))}.*nowhere"):
+            await SqliteStore(path).open(NOW)
+    assert (contents(path), shape(path)) == before
+    assert rows(path, "PRAGMA user_version") == [(1,)]
+
+
+async def test_a_cancelled_step_to_a_new_version_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Wherever the first start of a new program is cut short, the next one finds a store it can open."""
+    for count in passes():
+        path = tmp_path / f"{count}.db"
+        make_version_1(path)
+        store = SqliteStore(path)
+        cancelled = await after_passes(count, store.open(NOW))
+        await store.close()
+        successor = SqliteStore(path)
+        await successor.open(NOW)
+        assert await successor.count(EVERYTHING) == 4
+        await successor.close()
+        if not cancelled:
+            break
+
+
 async def test_a_file_that_is_no_database_is_refused_and_kept(path: Path) -> None:
     """The message names the file; whatever it holds is still there."""
     before = overwritten(path, b"this is my diary, not a database\n" * 300)
@@ -655,7 +723,6 @@ OF_THE_WORKERS = (
     "settle",
     "renew",
     "rescue",
-    "next_due",
     "known_keys",
     "event_by_id",
     "jobs_of_event",
@@ -717,7 +784,6 @@ async def steps_of_a_claim(path: Path, size: int, spread: int) -> int:
         await connection.run(lambda database: database.set_progress_handler(lambda: next(steps) and 0, 100))
     claims = await store.claim(priority=Priority.NORMAL, limit=50, per_lane=50, now=NOW, until=UNTIL)
     assert len(claims) == 50
-    assert await store.next_due(NOW) is None
     lanes = [lane for lane, _ in await store.lanes(priority=Priority.NORMAL, after="", limit=256)]
     claimed = await store.claim_lanes(
         priority=Priority.NORMAL, lanes=lanes, limit=50, per_lane=50, now=NOW, until=UNTIL

@@ -1,5 +1,6 @@
-"""A SQLite file as a process left it: looked at from outside, with nothing of ours in between."""
+"""A SQLite file as a process left it: looked at from outside, or made, with nothing of ours in between."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,3 +27,26 @@ def integrity(path: Path) -> list[str]:
         found = [text for (text,) in database.execute("PRAGMA integrity_check")]
         found += [f"dangling: {row}" for row in database.execute("PRAGMA foreign_key_check")]
     return found
+
+
+VERSION_1 = Path(__file__).with_name("sqlite_1.sql")
+
+
+def make_version_1(path: Path) -> None:
+    """Make the file that a notifier of schema version 1 left, with two events and what became of them."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(VERSION_1.read_text("utf-8"))
+
+
+def shape(path: Path) -> dict[str, Any]:
+    """The schema of a file: what SQLite knows of each table and index, and its statement without spaces."""
+    with _reading(path) as database:
+        made = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        return {name: (re.sub(r"\s+|--.*", "", sql), _known_of(database, name)) for name, sql in made}
+
+
+def _known_of(database: sqlite3.Connection, name: str) -> list[Any]:
+    indexes = [row[1:] for row in database.execute(f"PRAGMA index_list({name})")]  # the first is its place
+    others = ("table_xinfo", "index_xinfo", "foreign_key_list")
+    return [sorted(indexes), *(database.execute(f"PRAGMA {about}({name})").fetchall() for about in others)]

@@ -30,7 +30,7 @@ from notifier.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from notifier.model import Attempt, Claim, Job, JobError, JobState, Outcome, Priority
+from notifier.model import Attempt, Claim, Job, JobError, JobState, Outcome, Priority, Timings
 from notifier.store import Store, open_store
 from notifier.store.base import WINDOW_BYTES, Added, Claimed, JobFilter, Replay, Submission
 
@@ -642,6 +642,13 @@ async def test_an_attempt_comes_back_as_it_was_written(store: Store) -> None:
         attempt(Outcome.UNKNOWN, started_at=NOW + 61, error=JobError("unknown", "no answer"), response=None),
         Attempt(started_at=NOW + 122, duration_ms=12_345.678, outcome=Outcome.FAILED),
         attempt(started_at=NOW + 183, response=""),
+        attempt(started_at=NOW + 244, timings=Timings()),
+        attempt(
+            started_at=NOW + 305,
+            timings=Timings(
+                dns=0.000_001, connect=0.0153, tls=0.25, wait=14.999_999, body=3.0, sent=2**40, received=1024
+            ),
+        ),
     ]
     (made,) = await put(store, submission())
     for number, each in enumerate(written):

@@ -14,10 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from msgspec import Struct, field
 from msgspec.structs import replace
-from support.builders import NOW, event_record, failed_job, job, release, settlement
+from support.builders import NOW, attempt, event_record, failed_job, job, release, settlement
 
 from notifier.errors import IdempotencyConflictError, IllegalTransitionError, NotFoundError
-from notifier.model import REQUEUEABLE, TRANSITIONS, Attempt, Claim, EventRecord, Job, JobState, Priority
+from notifier.model import (
+    REQUEUEABLE,
+    TRANSITIONS,
+    Attempt,
+    Claim,
+    EventRecord,
+    Job,
+    JobState,
+    Priority,
+    Timings,
+)
 from notifier.store.base import Added, JobFilter, Settlement, Submission
 from notifier.store.sqlite import SqliteStore
 
@@ -422,6 +432,8 @@ class StoreMachine(RuleBasedStateMachine):
         changes |= {"destination": "https://found.example", "lane": claim.job.lane}
         if state is PENDING:
             changes["next_attempt_at"] = self.now + delay
+        if spent:
+            changes["attempt"] = attempt(timings=Timings(wait=float(delay), sent=delay))
         return settlement(claim, state, **changes)
 
     def _settle(self, outcomes: list[Settlement]) -> None:

@@ -157,7 +157,8 @@ UPDATE job SET destination = :destination, lane = :lane WHERE id = :id
 
 -- name: insert_attempts
 INSERT INTO attempt (
-    job_id, claim, started_at, duration_us, outcome, status_code, error_code, error_message, response
+    job_id, claim, started_at, duration_us, outcome, status_code, error_code, error_message, response,
+    timings
 ) VALUES
 
 -- name: renew
@@ -179,7 +180,9 @@ SELECT min(next_attempt_at) FROM job WHERE status = 'PENDING' AND next_attempt_a
 SELECT json_array({job_columns}) FROM job JOIN event ON event.seq = job.event_seq WHERE job.id = :id
 
 -- name: attempts
-SELECT json_array(started_at, duration_us, outcome, status_code, error_code, error_message, response)
+SELECT json_array(
+    started_at, duration_us, outcome, status_code, error_code, error_message, response, json(timings)
+)
 FROM attempt
 WHERE job_id = :id
 ORDER BY claim

@@ -1,3 +1,4 @@
+-- The whole schema, as a new store gets it; `sqlite_N.sql` brings a store of version N - 1 to the same.
 -- Times are whole microseconds since the Unix epoch, UTC.
 -- What a state means and may become stands in model.py; the CHECKs hold what each state must carry.
 
@@ -51,7 +52,7 @@ CREATE INDEX job_by_event ON job (event_seq);
 
 -- Each of these holds only the jobs of one state, so none grows with what is finished.
 CREATE INDEX job_by_lane ON job (priority, lane, next_attempt_at) WHERE status = 'PENDING';
-CREATE INDEX job_by_due ON job (next_attempt_at) WHERE status = 'PENDING';
+CREATE INDEX job_by_endpoint ON job (endpoint) WHERE status = 'PENDING' AND endpoint IS NOT NULL;
 CREATE INDEX job_claimed ON job (claimed_until) WHERE status = 'PROCESSING';
 CREATE INDEX job_failed ON job (seq, cause) WHERE status = 'FAILED';
 CREATE INDEX job_cancelled ON job (seq) WHERE status = 'CANCELLED';
@@ -67,6 +68,7 @@ CREATE TABLE attempt (
     error_code    TEXT,
     error_message TEXT,
     response      TEXT,
+    timings       TEXT,
     PRIMARY KEY (job_id, claim)
 ) STRICT, WITHOUT ROWID;
 
@@ -78,7 +80,32 @@ CREATE TABLE replay (
     created_at    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The value of a secret is sealed where there is a key (sealing.py).
 CREATE TABLE setting (
-    name  TEXT PRIMARY KEY,
-    value TEXT NOT NULL
+    name   TEXT PRIMARY KEY,
+    value  TEXT NOT NULL,
+    secret INTEGER NOT NULL DEFAULT 0 CHECK (secret IN (0, 1))
+) STRICT, WITHOUT ROWID;
+
+-- Each replaced as a whole. Where there is a key, url, headers and secrets are sealed.
+CREATE TABLE endpoint (
+    id               TEXT PRIMARY KEY,
+    url              TEXT NOT NULL,
+    event_types      TEXT NOT NULL,
+    tenant           TEXT,
+    condition        TEXT,
+    description      TEXT,
+    headers          TEXT NOT NULL,
+    template         TEXT,
+    rate_limit       REAL,
+    max_in_flight    INTEGER,
+    state            TEXT NOT NULL CHECK (state IN ('enabled', 'paused', 'disabled')),
+    state_reason     TEXT,
+    state_changed_at INTEGER NOT NULL,
+    secrets          TEXT NOT NULL,
+    failing_since    INTEGER,
+    reported         INTEGER NOT NULL CHECK (reported IN (0, 1)),
+    deleted          INTEGER NOT NULL CHECK (deleted IN (0, 1)),
+    created_at       INTEGER NOT NULL,
+    updated_at       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
