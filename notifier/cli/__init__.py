@@ -3,6 +3,7 @@
 import click
 
 from notifier.cli.check import check
+from notifier.cli.endpoints import endpoints
 from notifier.cli.jobs import jobs
 from notifier.cli.preview import preview
 from notifier.cli.program import Program
@@ -23,5 +24,5 @@ def main() -> None:
     """Send the notifications that events cause: webhooks and email, durably, with every attempt kept."""
 
 
-for command in (serve, dev, check, send, jobs, preview, secret):
+for command in (serve, dev, check, send, jobs, endpoints, preview, secret):
     main.add_command(command)

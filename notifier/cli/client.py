@@ -176,10 +176,13 @@ class Server(Struct, frozen=True):
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | msgspec.Raw | None = None,
         params: Mapping[str, str] | None = None,
     ) -> Any:
-        """Make one call of the admin API and wait for its answer. Raises as `client` and its calls do."""
+        """Make one call of the admin API and wait for its answer. Raises as `client` and its calls do.
+
+        `body` is made JSON; a Raw is JSON already.
+        """
         text = b"" if body is None else msgspec.json.encode(body)
 
         async def call() -> Any:

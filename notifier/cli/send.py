@@ -74,12 +74,13 @@ def event_text(fields: dict[str, Any]) -> bytes:
     """Make an event's JSON of its fields; `data` is JSON text or `@file`, kept exactly as written."""
     import msgspec
 
-    data = _data(fields.get("data") or "{}")
+    data = json_object(fields.get("data") or "{}")
     given = {name: value for name, value in fields.items() if value is not None}
     return msgspec.json.encode(given | {"data": msgspec.Raw(data)})
 
 
-def _data(text: str) -> bytes:
+def json_object(text: str) -> bytes:
+    """Return the JSON of `--data`, which is an object or `@` and a file's name; else it is a usage error."""
     import msgspec
 
     data = read_file(text[1:]) if text.startswith("@") else text.encode()

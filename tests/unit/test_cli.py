@@ -30,11 +30,11 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, 
 
 @pytest.mark.parametrize("path", commands(main), ids=" ".join)
 def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
-    """`--help` exits 0 and tells what each command is for; all but the group take `--config`."""
+    """`--help` exits 0 and tells what each command is for; all but the groups take `--config`."""
     result = run(*path, "--help")
     assert result.exit_code == 0
     assert f"Usage: notifier {' '.join(path)}" in result.output
-    assert "--config" in result.output or path == ("jobs",)
+    assert "--config" in result.output or path in {("jobs",), ("endpoints",)}
 
 
 def test_the_version_is_told() -> None:
@@ -58,6 +58,7 @@ def test_the_version_is_told() -> None:
         (("send", "a", "--data", "@/nowhere"), "/nowhere: No such file"),
         (("preview",), "give either a TYPE or --file"),
         (("preview", "--file", "/nowhere"), "/nowhere: No such file"),
+        (("preview", "a", "--data", "[1]"), "--data is not a JSON object"),
         (("jobs", "show"), "Missing argument 'JOB'"),
         (("jobs", "list", "--status", "lost"), "'lost' is not one of"),
         (("jobs", "requeue"), "name each JOB, or say which"),
@@ -127,6 +128,20 @@ def test_a_server_that_is_away_is_named_with_what_to_do() -> None:
         "notifier: no answer from http://127.0.0.1:1 (connection refused): "
         "start it with `notifier serve`, or name another with --url\n"
     )
+
+
+@pytest.mark.parametrize("how", [("--server",), ("--url", "http://127.0.0.1:1")])
+def test_a_preview_asks_the_server_where_it_is_told_to(tmp_path: Path, how: tuple[str, ...]) -> None:
+    """With --server the configured one, with --url that one; without either, none."""
+    config = tmp_path / "config.toml"
+    config.write_text("[server]\nport = 1\n")
+    result = run("preview", "a", "--config", str(config), *how)
+    assert result.exit_code == 1
+    assert "no answer from http://127.0.0.1:1" in result.stderr
+    result = run("preview", "a", "--config", str(config))
+    assert result.exit_code == 0
+    assert "Nothing would be sent." in result.stdout
+    assert "--server" in result.stderr
 
 
 def test_what_a_terminal_would_obey_is_written_out() -> None:
