@@ -22,15 +22,14 @@ from aiohttp import hdrs, web
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from notifier import channels
-from notifier.channels import Channel, ChannelContext
+from notifier.channels import Channel, ChannelContext, Message
 from notifier.channels.capture import CaptureChannel
 from notifier.channels.signing import SECRET_PREFIX, SignatureError, verify
-from notifier.channels.transport import CatcherTransport
+from notifier.channels.transport import CatcherTransport, Transport
 from notifier.channels.webhook import WebhookChannel
 from notifier.config import Auth, Config, Relay, Server, StoreSection
 from notifier.dashboard.mail import read_mail
 from notifier.inbox import Hook, Inbox, Mail
-from notifier.model import Job
 from notifier.store import file_url
 
 LOOPBACK = "127.0.0.1"
@@ -89,14 +88,12 @@ class Catcher:
         return built
 
     def _caught_webhooks(self, context: ChannelContext) -> Channel:
-        def secrets_for(job: Job) -> Sequence[str]:
-            secrets = self._secrets[job.id] = context.secrets_for(job)
-            if len(self._secrets) > _REMEMBERED:
-                self._secrets.popitem(last=False)
-            return secrets
+        return _CaughtWebhooks(context, CatcherTransport((LOOPBACK, self.webhook_port)), self._remember)
 
-        remembering = msgspec.structs.replace(context, secrets_for=secrets_for)
-        return WebhookChannel(remembering, transport=CatcherTransport((LOOPBACK, self.webhook_port)))
+    def _remember(self, message_id: str, secrets: Sequence[str]) -> None:
+        self._secrets[message_id] = secrets
+        if len(self._secrets) > _REMEMBERED:
+            self._secrets.popitem(last=False)
 
     def _session(self) -> SMTP:
         # With the host's name left to itself, aiosmtpd would look it up, and off this machine.
@@ -150,6 +147,22 @@ class Catcher:
         except (SignatureError, ValueError) as error:
             return str(error)
         return None
+
+
+class _CaughtWebhooks(WebhookChannel):
+    """The webhook channel, which tells what signs each message so that the catcher can verify it."""
+
+    def __init__(
+        self, context: ChannelContext, transport: Transport, told: Callable[[str, Sequence[str]], None]
+    ) -> None:
+        super().__init__(context, transport=transport)
+        self._told = told
+
+    def secrets_of(self, message: Message) -> Sequence[str]:
+        """See `WebhookChannel.secrets_of`."""
+        secrets = super().secrets_of(message)
+        self._told(message.id, secrets)
+        return secrets
 
 
 def original_url(path: str) -> str | None:

@@ -10,7 +10,9 @@ import asyncio
 import http
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property, lru_cache, partial
+from contextvars import ContextVar
+from enum import IntEnum
+from functools import cached_property, lru_cache
 from time import monotonic
 
 import aiohttp
@@ -21,18 +23,25 @@ from aiohttp.http import RawResponseMessage, StreamWriter
 from aiohttp.streams import StreamReader
 from yarl import URL
 
+from notifier.model import Timings
+
 KEPT_BODY = 1024
 """Bytes of a response's body that are kept."""
 READ_BODY = 64 * 1024
 """Bytes of a response's body that are read so that the connection can serve again; past them it is closed."""
+NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+"""What aiohttp is told to keep to: the caller's deadline is the only one."""
 
 _LARGE_REQUEST = 1024 * 1024
 _PIECE = 256 * 1024
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 
 
 class Origin(aiohttp.ClientRequest):
     """Where requests go, in the words of aiohttp's connector: one for all urls of a scheme, host and port."""
+
+    def __init__(self, url: URL) -> None:
+        """Take the url of an origin. Certificates name hosts without the dot that a full name may end in."""
+        super().__init__(hdrs.METH_POST, url, server_hostname=(url.raw_host or "").rstrip("."))
 
     @cached_property
     def connection_key(self) -> ConnectionKey:
@@ -62,7 +71,7 @@ class Routes:
 
     def __init__(self) -> None:
         self.to = lru_cache(maxsize=4096)(self._to)
-        self._origin = lru_cache(maxsize=1024)(partial(Origin, hdrs.METH_POST))
+        self._origin = lru_cache(maxsize=1024)(Origin)
 
     def _to(self, url: str) -> Route:
         """Raises aiohttp.InvalidURL for a url that is not http, or not text that a request line can hold."""
@@ -72,20 +81,56 @@ class Routes:
         return Route(parsed, self._origin(parsed.origin()))
 
 
-class Exchange:
-    """What happens to one request. Its owner notes in it what became of the sockets that were asked for."""
+class Phase(IntEnum):
+    """What an exchange spends its time on, in turn."""
 
-    __slots__ = ("began", "blocked", "body", "connected_at", "dialled", "head", "heard_at")
+    QUEUE = 0
+    """Waiting for a place among the connections."""
+    DNS = 1
+    CONNECT = 2
+    TLS = 3
+    WAIT = 4
+    BODY = 5
+
+
+class Exchange:
+    """What happens to one request. Whoever gets it a connection notes in it what became of that."""
+
+    __slots__ = (
+        "_phase",
+        "_since",
+        "_spent",
+        "blocked",
+        "body",
+        "connected",
+        "dialled",
+        "head",
+        "heard",
+        "received",
+        "secure",
+        "sent",
+        "to_proxy",
+    )
 
     def __init__(self) -> None:
-        self.began = monotonic()
+        self._phase = Phase.QUEUE
+        self._since = monotonic()
+        self._spent = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+        self.sent = 0
+        """Bytes of the request that were given to the system."""
+        self.received = 0
+        """Bytes of the answer's body that were read."""
         self.blocked = False
         """Whether an address was refused."""
         self.dialled = False
         """Whether a socket was made."""
-        self.connected_at: float | None = None
-        self.heard_at: float | None = None
-        """When the last status and headers came: the answer's, or of one that is only informational."""
+        self.secure = False
+        """Whether TLS follows once a socket is connected."""
+        self.to_proxy = False
+        """Whether it is the egress proxy that is being connected to."""
+        self.connected = False
+        self.heard = False
+        """Whether a status and headers came: the answer's, or of one that is only informational."""
         self.head: RawResponseMessage | None = None
         """The answer's status and headers, once they are in."""
         self.body = b""
@@ -94,34 +139,60 @@ class Exchange:
     @property
     def reused(self) -> bool:
         """Whether it got a connection that had served before."""
-        return self.connected_at is not None and not self.dialled
+        return self.connected and not self.dialled
 
-    async def run(self, connector: aiohttp.TCPConnector, origin: Origin, request: bytes) -> None:
+    @property
+    def queued(self) -> bool:
+        """Whether it still waits for a place among the connections."""
+        return self._phase is Phase.QUEUE
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase: the time until now was the one's before."""
+        now = monotonic()
+        self._spent[self._phase] += now - self._since
+        self._phase, self._since = phase, now
+
+    def timings(self) -> Timings:
+        """Where the time went until now."""
+        self.enter(self._phase)
+        _, dns, connect, tls, wait, body = self._spent
+        return Timings(
+            dns=dns,
+            connect=connect,
+            tls=tls,
+            wait=wait,
+            body=body,
+            sent=max(0, self.sent),
+            received=self.received,
+        )
+
+    def again(self) -> "Exchange":
+        """Begin anew on another connection, and go on counting."""
+        self.enter(Phase.QUEUE)
+        fresh = Exchange()
+        fresh._spent, fresh.sent = self._spent, self.sent
+        return fresh
+
+    async def run(self, connector: aiohttp.BaseConnector, origin: Origin, request: bytes) -> None:
         """Send a request and read its answer; keep the connection if it can serve again.
 
-        Raises what aiohttp's parts do (ClientError, HttpProcessingError, OSError). If `head` is in by
-        then, it stands. To be run under a deadline of the caller's: it has none.
+        Raises what aiohttp's parts do (ClientError, HttpProcessingError, OSError), and DeliveryError. If
+        `head` is in by then, it stands. To be run under a deadline of the caller's: it has none.
         """
-        connection = await self._connect(connector, origin)
+        current.set(self)
+        connection = await connector.connect(origin, [], NO_TIMEOUT)
+        self.connected = True
         whole = False
         try:
             whole = await self._converse(_protocol_of(connection), request)
         finally:
-            _let_go(connection, whole=whole)
-
-    async def _connect(self, connector: aiohttp.TCPConnector, origin: Origin) -> aiohttp.connector.Connection:
-        while True:
-            connection = await connector.connect(origin, [], _NO_TIMEOUT)
-            if self.dialled or not _protocol_of(connection).should_close:
-                self.connected_at = monotonic()
-                return connection
-            # Something came while nothing was asked: it must not be taken for the answer to this request.
-            connection.close()
+            self._let_go(connection, whole=whole)
 
     async def _converse(self, protocol: ResponseHandler, request: bytes) -> bool:
         """Returns whether both the request and the answer went over whole."""
         protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-        upload = _send(protocol, request)
+        self.enter(Phase.WAIT)
+        upload = self._send(protocol, request)
         try:
             content = await self._read_head(protocol)
             await self._read_body(content)
@@ -130,20 +201,56 @@ class Exchange:
             if upload is not None:
                 upload.cancel()
 
+    def _send(self, protocol: ResponseHandler, request: bytes) -> asyncio.Task[None] | None:
+        """Write a request: at one go, or by a task if it is large: its answer may come before its end."""
+        if len(request) > _LARGE_REQUEST:
+            return asyncio.create_task(self._upload(protocol, request))
+        transport = protocol.transport
+        # Of a connection that is closing, whoever reads from it hears why.
+        if transport is not None and not transport.is_closing():
+            transport.write(request)
+            self.sent += len(request)
+        return None
+
+    async def _upload(self, protocol: ResponseHandler, request: bytes) -> None:
+        writer = StreamWriter(protocol, asyncio.get_running_loop())
+        rest = memoryview(request)
+        with suppress(OSError):  # whoever reads from the connection hears that it broke
+            for at in range(0, len(rest), _PIECE):
+                piece = rest[at : at + _PIECE]
+                self.sent += len(piece)
+                await writer.write(piece)
+            await writer.drain()
+
     async def _read_head(self, protocol: ResponseHandler) -> StreamReader:
         while True:
             head, content = await protocol.read()
-            self.heard_at = monotonic()
+            self.heard = True
             # Informational answers come before the one that counts; none follows 101 (RFC 9110 §15.2).
             if head.code // 100 != 1 or head.code == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 self.head = head
+                self.enter(Phase.BODY)
                 return content
 
     async def _read_body(self, content: StreamReader) -> None:
-        read = 0
-        while read <= READ_BODY and (chunk := await content.readany()):
-            read += len(chunk)
+        while self.received <= READ_BODY and (chunk := await content.readany()):
+            self.received += len(chunk)
             self.body += chunk[: KEPT_BODY - len(self.body)]
+
+    def _let_go(self, connection: aiohttp.connector.Connection, *, whole: bool) -> None:
+        """Keep a connection for the next request, if its last exchange was whole and left nothing over."""
+        protocol = _protocol_of(connection)
+        if protocol.transport is not None and (unsent := protocol.transport.get_write_buffer_size()):
+            self.sent -= unsent
+            protocol.abort()  # closing would wait for the peer to take the rest, for ever if it doesn't
+        if whole and _can_serve_again(protocol):
+            connection.release()
+        else:
+            connection.close()
+
+
+current: ContextVar[Exchange] = ContextVar("current_exchange")
+"""The exchange that a connection is being found for."""
 
 
 def _protocol_of(connection: aiohttp.connector.Connection) -> ResponseHandler:
@@ -151,37 +258,6 @@ def _protocol_of(connection: aiohttp.connector.Connection) -> ResponseHandler:
     if protocol is None:
         raise aiohttp.ClientConnectionError("the connection was let go of")
     return protocol
-
-
-def _send(protocol: ResponseHandler, request: bytes) -> asyncio.Task[None] | None:
-    """Write a request: at one go, or by a task if it is large, since its answer may come before its end."""
-    if len(request) > _LARGE_REQUEST:
-        return asyncio.create_task(_upload(protocol, request))
-    transport = protocol.transport
-    # Of a connection that is closing, whoever reads from it hears why.
-    if transport is not None and not transport.is_closing():
-        transport.write(request)
-    return None
-
-
-async def _upload(protocol: ResponseHandler, request: bytes) -> None:
-    writer = StreamWriter(protocol, asyncio.get_running_loop())
-    rest = memoryview(request)
-    with suppress(OSError):  # whoever reads from the connection hears that it broke
-        for at in range(0, len(rest), _PIECE):
-            await writer.write(rest[at : at + _PIECE])
-        await writer.drain()
-
-
-def _let_go(connection: aiohttp.connector.Connection, *, whole: bool) -> None:
-    """Keep a connection for the next request, if its last exchange was whole and left nothing over."""
-    protocol = _protocol_of(connection)
-    if protocol.transport is not None and protocol.transport.get_write_buffer_size():
-        protocol.abort()  # closing would wait for the peer to take the rest, for ever if it doesn't
-    if whole and _can_serve_again(protocol):
-        connection.release()
-    else:
-        connection.close()
 
 
 def _can_serve_again(protocol: ResponseHandler) -> bool:

@@ -1,19 +1,19 @@
-"""Which addresses a delivery may connect to: checked on the address itself, at the moment of connecting.
+"""Which addresses and ports a delivery may connect to: checked on the address, at the moment of connecting.
 
 Names, spellings and DNS answers all end in an address, so nothing that stands before it is trusted.
 """
 
 import errno
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
+from typing import Any, Protocol
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 """One entry of `socket.getaddrinfo`, as the connector hands it over."""
-OpenSocket = Callable[[AddressInfo], socket.socket]
 
 DENIED: tuple[Network, ...] = tuple(
     map(
@@ -55,48 +55,97 @@ IPv4-mapped and -compatible (`::/96`), NAT64 (`64:ff9b::/96`, `64:ff9b:1::/48`),
 (`fc00::/7`, metadata at `fd00:ec2::254`), link-local, site-local (`fec0::/10`), multicast."""
 
 
+WEB_PORTS = frozenset({80, 443})
+"""Where public addresses may be connected to, unless `allow_ports` names more."""
+
+REFUSAL = "the address or port is not allowed"
+"""All that is said of a refusal, whatever was refused: an answer must not map a network."""
+
+
 class BlockedAddressError(OSError):
-    """An address that the guard refuses. It doesn't say which: the answer must not map a network."""
+    """An address that the guard refuses. It doesn't say which."""
 
     def __init__(self) -> None:
-        super().__init__(errno.EACCES, "the address is not allowed")
+        super().__init__(errno.EACCES, REFUSAL)
 
 
-class Guard:
-    """Lets connections out to public addresses, and to the networks that the configuration names.
+class Policy(Protocol):
+    """What may be connected to."""
 
-    A network opens exactly itself: an IPv4-mapped IPv6 address is not in an IPv4 network, since what
-    lies behind one is up to the operating system; who wants it names it in IPv6.
+    def permits(self, host: str, port: int) -> bool:
+        """Whether this numeric address may be connected to at this port. What can't be read is refused."""
+
+    def permits_name(self, port: int) -> bool:
+        """Whether a host may be asked for at this port that is only known by a name, which others look up."""
+
+
+class PublicInternet:
+    """Lets connections out to the web's ports of public addresses, and to what the configuration names.
+
+    `allow_ports` are more ports of public addresses; `allow_networks` are open at every port. A network
+    opens exactly itself: an IPv4-mapped IPv6 address is not in an IPv4 network, since what lies behind one
+    is up to the operating system; who wants it names it in IPv6.
     """
 
-    def __init__(self, allow_networks: Iterable[str] = ()) -> None:
-        self._allowed: tuple[Network, ...] = tuple(map(ip_network, allow_networks))
+    def __init__(self, allow_networks: Iterable[str] = (), allow_ports: Iterable[int] = ()) -> None:
+        self._networks: tuple[Network, ...] = tuple(map(ip_network, allow_networks))
+        self._ports = WEB_PORTS.union(allow_ports)
+        self._verdict = lru_cache(maxsize=4096)(self._judge)
 
-    def permits(self, host: str) -> bool:
-        """Whether this numeric address may be connected to. What can't be read is refused."""
+    def permits(self, host: str, port: int) -> bool:
+        """See `Policy.permits`."""
+        return self._verdict(host, port)
+
+    def permits_name(self, port: int) -> bool:
+        """See `Policy.permits_name`: a name is taken for a public one."""
+        return port in self._ports
+
+    def _judge(self, host: str, port: int) -> bool:
         try:
             address = ip_address(host)
         except ValueError:
             return False
-        return _in_any(address, self._allowed) or is_public(address)
+        return _in_any(address, self._networks) or (port in self._ports and is_public(address))
+
+
+class Only:
+    """Lets connections out to one address and port, and nowhere else."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._wanted = (str(ip_address(host)), port)
+
+    def permits(self, host: str, port: int) -> bool:
+        """See `Policy.permits`."""
+        return (host, port) == self._wanted
+
+    def permits_name(self, port: int) -> bool:  # noqa: ARG002 - at no port
+        """See `Policy.permits_name`: no name leads there for certain."""
+        return False
+
+
+class Guard:
+    """Holds every connection to a policy: as it is made, and before it is used again."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        """What holds now. Another one counts from the moment it is set, for kept connections too."""
+        self.refused = 0
+        """How many connections were refused."""
+
+    def permits(self, host: str | None, port: int) -> bool:
+        """Whether a numeric address, or (None) a host known only by name, may be connected to."""
+        return self.policy.permits_name(port) if host is None else self.policy.permits(host, port)
+
+    def refusal(self) -> BlockedAddressError:
+        """Count a refusal, and make the error that tells of it."""
+        self.refused += 1
+        return BlockedAddressError()
 
     def open_socket(self, info: AddressInfo) -> socket.socket:
         """Make the socket for one address, unconnected. Raises BlockedAddressError."""
-        if not self.permits(info[4][0]):
-            raise BlockedAddressError
+        if not self.permits(info[4][0], info[4][1]):
+            raise self.refusal()
         return new_socket(info)
-
-
-def only(host: str, port: int) -> OpenSocket:
-    """Make a guard that lets connections out to one address and port, and nowhere else."""
-    wanted = (str(ip_address(host)), port)
-
-    def open_socket(info: AddressInfo) -> socket.socket:
-        if info[4][:2] != wanted:
-            raise BlockedAddressError
-        return new_socket(info)
-
-    return open_socket
 
 
 def new_socket(info: AddressInfo) -> socket.socket:

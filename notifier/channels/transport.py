@@ -5,25 +5,27 @@ Knows nothing of jobs, events or signatures; a leaner transport can stand beside
 
 import asyncio
 import os
-import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from functools import lru_cache, partial
-from time import monotonic
 from typing import Protocol
 
 import aiohttp
 from aiohttp import hdrs
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import AbstractResolver
 from aiohttp.http import HttpProcessingError
 from msgspec import Struct
 from msgspec.structs import replace
 from yarl import URL
 
+from notifier.channels.egress import Egress, SystemResolver
 from notifier.channels.exchange import Exchange, Routes
-from notifier.channels.guard import AddressInfo, BlockedAddressError, OpenSocket, only
+from notifier.channels.guard import REFUSAL, BlockedAddressError, Guard, Only
+from notifier.channels.proxy import Proxy, unreachable
 from notifier.errors import DeliveryError, Permanent, Transient, Unknown
+from notifier.model import Timings
+
+MAX_HEADERS = 8 * 1024
+"""Bytes of an answer's headers that are shown."""
 
 _RESOLVER_THREADS = 32
 _parsed = lru_cache(maxsize=4096)(partial(URL, encoded=True))
@@ -37,16 +39,6 @@ class PreparedRequest(Struct, frozen=True):
     body: bytes
 
 
-class Timings(Struct, frozen=True):
-    """Where the time of one exchange went, in seconds."""
-
-    connect: float
-    """Name look-up, TCP and TLS; next to nothing on a connection that is used again."""
-    wait: float
-    """From the connection to the response's headers."""
-    body: float
-
-
 class Answer(Struct, frozen=True):
     """What the receiver said. `body` is its first KiB, undecompressed, or what of it came in time."""
 
@@ -54,6 +46,17 @@ class Answer(Struct, frozen=True):
     retry_after: str | None
     body: bytes
     timings: Timings
+    raw_headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The headers as text, in the order they came; those past 8 KiB in all are left out."""
+        shown, size = [], 0
+        for name, value in self.raw_headers:
+            size += len(name) + len(value) + len(": \r\n")
+            if size > MAX_HEADERS:
+                break
+            shown.append((name.decode("utf-8", "replace"), value.decode("utf-8", "replace")))
+        return shown
 
 
 class Transport(Protocol):
@@ -68,7 +71,8 @@ class Transport(Protocol):
         The deadline covers everything, from the name look-up to the last byte of the response. Raises
         Transient with the code `timeout`, `dns_failed`, `connect_failed`, `tls_failed`,
         `connection_lost` or `bad_response` (Unknown where the request was under way and no answer
-        came), or Permanent with `blocked_address` or `invalid_destination`.
+        came), Permanent with `blocked_address` or `invalid_destination`, or what the egress proxy is
+        the cause of: Transient `proxy_denied`, Unavailable `proxy_unreachable` or `proxy_refused`.
         """
 
     async def close(self) -> None:
@@ -76,38 +80,43 @@ class Transport(Protocol):
 
 
 _Failure = aiohttp.ClientError | HttpProcessingError | OSError
-_exchange: ContextVar[Exchange] = ContextVar("_exchange")
 
 
 class AiohttpTransport:
-    """Sends by aiohttp, over kept connections, to addresses that `open_socket` agrees to.
+    """Sends by aiohttp, over kept connections, to addresses that the guard agrees to.
 
-    `open_socket` makes the socket for an address or raises BlockedAddressError; `connections` bounds how
-    many requests are under way; `resolver` stands in for the system's (it is closed by its owner).
+    `connections` bounds how many requests are under way; `resolver` stands in for the system's (it is
+    closed by its owner). With a `proxy` nothing is connected to but that.
     """
 
     def __init__(
-        self, open_socket: OpenSocket, *, connections: int, resolver: AbstractResolver | None = None
+        self,
+        guard: Guard,
+        *,
+        connections: int,
+        resolver: AbstractResolver | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
-        self._open_socket = open_socket
+        self._guard = guard
         self._connections = connections
+        self._proxy = proxy
         self._given_resolver = resolver
         self._resolver: AbstractResolver | None = None
-        self._connector: aiohttp.TCPConnector | None = None
+        self._egress: Egress | None = None
         self._routes = Routes()
 
     async def open(self) -> None:
         """Make the connector, on the running loop."""
-        self._resolver = self._given_resolver or _Resolver(min(self._connections, _RESOLVER_THREADS))
-        self._connector = aiohttp.TCPConnector(
-            limit=self._connections, resolver=self._resolver, socket_factory=self._dial
+        self._resolver = self._given_resolver or SystemResolver(min(self._connections, _RESOLVER_THREADS))
+        self._egress = Egress(
+            self._guard, connections=self._connections, resolver=self._resolver, proxy=self._proxy
         )
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._connector is not None:
-            await self._connector.close()
-            self._connector = None
+        if self._egress is not None:
+            await self._egress.close()
+            self._egress = None
         if self._resolver is not None and self._resolver is not self._given_resolver:
             await self._resolver.close()
 
@@ -125,8 +134,11 @@ class AiohttpTransport:
                 except (aiohttp.ClientError, OSError) as error:
                     if not _was_stale(exchange, error):
                         raise
-                    exchange = Exchange()
+                    exchange = exchange.again()
                     await self._run(exchange, request)
+        except DeliveryError as error:
+            error.timings = exchange.timings()
+            raise
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             # Once the status is in, what goes wrong doesn't change the verdict.
             if exchange.head is None:
@@ -134,22 +146,10 @@ class AiohttpTransport:
         return _answer(exchange)
 
     async def _run(self, exchange: Exchange, request: PreparedRequest) -> None:
-        if self._connector is None:
+        if self._egress is None:
             raise Transient("the transport is closed", code="connect_failed")
-        _exchange.set(exchange)
         route = self._routes.to(request.url)
-        await exchange.run(self._connector, route.origin, route.request(request.headers, request.body))
-
-    def _dial(self, info: AddressInfo) -> socket.socket:
-        """Make the socket for an address, noting for `_meaning` whether any was let out."""
-        exchange = _exchange.get()
-        try:
-            made = self._open_socket(info)
-        except BlockedAddressError:
-            exchange.blocked = True
-            raise
-        exchange.dialled = True
-        return made
+        await exchange.run(self._egress, route.origin, route.request(request.headers, request.body))
 
 
 class CatcherTransport:
@@ -161,7 +161,7 @@ class CatcherTransport:
 
     def __init__(self, address: tuple[str, int], *, connections: int = 64) -> None:
         self._address = address
-        self._inner = AiohttpTransport(only(*address), connections=connections)
+        self._inner = AiohttpTransport(Guard(Only(*address)), connections=connections)
 
     async def open(self) -> None:
         """Get ready to send, on the running loop."""
@@ -185,58 +185,22 @@ class CatcherTransport:
         return str(caught)
 
 
-class _Resolver(AbstractResolver):
-    """The system's resolver, on threads of its own: names that nobody answers for hold up nothing else."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhook-dns")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        look_up = partial(
-            socket.getaddrinfo,
-            host.encode("ascii"),
-            port,
-            family,
-            socket.SOCK_STREAM,
-            0,
-            socket.AI_ADDRCONFIG,
-        )
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=port,
-                family=kind,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for kind, _, protocol, _, address in found
-        ]
-
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
 def _answer(exchange: Exchange) -> Answer:
     head = exchange.head
     if head is None:
         raise RuntimeError("an exchange ended with neither an answer nor an error")
-    connected_at = exchange.connected_at or exchange.began
-    answered_at = exchange.heard_at or connected_at
     return Answer(
         head.code,
         head.headers.get(hdrs.RETRY_AFTER),
         exchange.body,
-        Timings(connected_at - exchange.began, answered_at - connected_at, monotonic() - answered_at),
+        exchange.timings(),
+        head.raw_headers,
     )
 
 
 def _was_stale(exchange: Exchange, error: aiohttp.ClientError | OSError) -> bool:
     """Whether a connection that had served before broke before anything of an answer came over it."""
-    if not exchange.reused or exchange.heard_at is not None:
+    if not exchange.reused or exchange.heard:
         return False
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return isinstance(error.message, str)
@@ -244,29 +208,45 @@ def _was_stale(exchange: Exchange, error: aiohttp.ClientError | OSError) -> bool
 
 
 def _meaning(error: _Failure, exchange: Exchange) -> DeliveryError:
-    """Say what a failed exchange means for the job. No message holds an address or a url."""
-    if exchange.connected_at is None:
-        return _before_connection(error, exchange)
+    """Say what a failed exchange means for the job. No message holds an address or a url.
+
+    Of a refused address it isn't even told how long that took.
+    """
+    if isinstance(error, BlockedAddressError) or (exchange.blocked and not exchange.dialled):
+        # With several addresses aiohttp's error is of any or of all of them; what was noted is exact.
+        return Permanent(REFUSAL, code="blocked_address")
+    if isinstance(error, aiohttp.InvalidURL):
+        return Permanent("the url can't be used", code="invalid_destination")
+    made = _after_connection(error) if exchange.connected else _before_connection(error, exchange)
+    made.timings = exchange.timings()
+    return made
+
+
+def _after_connection(error: _Failure) -> DeliveryError:
     if isinstance(error, TimeoutError):
-        return Unknown("no answer came in time", code="timeout")
+        return Unknown("no answer came in time", code="timeout", lane_fault=True)
     if isinstance(error, HttpProcessingError):
-        return Transient(f"the answer can't be read: {_http_reason(error)}", code="bad_response")
-    return Unknown("the connection was lost before the answer came", code="connection_lost")
+        problem = f"the answer can't be read: {_http_reason(error)}"
+        return Transient(problem, code="bad_response", lane_fault=True)
+    return Unknown("the connection was lost before the answer came", code="connection_lost", lane_fault=True)
 
 
 def _before_connection(error: _Failure, exchange: Exchange) -> DeliveryError:
-    # With several addresses aiohttp's error is of any or of all of them; what the guard noted is exact.
-    if exchange.blocked and not exchange.dialled:
-        return Permanent("the address is not allowed", code="blocked_address")
-    if isinstance(error, aiohttp.InvalidURL):
-        return Permanent("the url can't be used", code="invalid_destination")
+    if exchange.to_proxy:
+        return unreachable()
+    code, problem = _why_unconnected(error)
+    # Who waited for a place among the connections knows nothing of the receiver.
+    return Transient(problem, code=code, lane_fault=not exchange.queued)
+
+
+def _why_unconnected(error: _Failure) -> tuple[str, str]:
     if isinstance(error, TimeoutError):
-        return Transient("no connection came about in time", code="timeout")
+        return "timeout", "no connection came about in time"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Transient("the host name can't be resolved", code="dns_failed")
+        return "dns_failed", "the host name can't be resolved"
     if isinstance(error, aiohttp.ClientSSLError):
-        return Transient(f"TLS failed: {_tls_reason(error)}", code="tls_failed")
-    return Transient(f"no connection: {_os_reason(error)}", code="connect_failed")
+        return "tls_failed", f"TLS failed: {_tls_reason(error)}"
+    return "connect_failed", f"no connection: {_os_reason(error)}"
 
 
 def _tls_reason(error: aiohttp.ClientSSLError) -> str:

@@ -4,56 +4,70 @@ How it gets to the receiver is the transport's business; whether it is tried aga
 """
 
 import re
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from hashlib import sha256
 from importlib.metadata import version
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
 from msgspec import Struct
-from yarl import URL
 
 from notifier.channels import ChannelContext, Message, Receipt, channel
-from notifier.channels.guard import Guard
+from notifier.channels.guard import Guard, PublicInternet
+from notifier.channels.proxy import Proxy, parse_proxy
 from notifier.channels.signing import Key, parse_secret, sign
+from notifier.channels.targets import target
 from notifier.channels.transport import AiohttpTransport, Answer, PreparedRequest, Transport
-from notifier.config import Config
-from notifier.errors import ConfigError, Permanent, Transient
+from notifier.config import Config, WebhookSection
+from notifier.errors import ConfigError, DeliveryError, Permanent, Transient
 from notifier.model import rfc3339
-
-MAX_URL = 2048
 
 _PLAIN_HEADERS = {
     "Content-Type": "application/json",
     "User-Agent": f"Notifier/{version('notifier')}",
     "Accept": "*/*",
 }
-_HONOURS_RETRY_AFTER = frozenset({429, 503})
+_NEVER_CUSTOM = frozenset(
+    {
+        "connection",
+        "content-digest",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""What frames a request, or is made for each anew: an endpoint's headers don't change it."""
+_NEVER_CUSTOM_STARTS = ("webhook-", "proxy-")
+_HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\x20-\x7e]*")  # RFC 9110 §5.5, §5.6.2, ASCII alone
+_HONOURS_RETRY_AFTER = frozenset({429, 502, 503, 504})
+_ABOUT_THE_REQUEST = frozenset({400, 409, 413, 415, 422})
+"""What a receiver in good health answers to a request that it doesn't like."""
 _SECONDS = re.compile(r"[0-9]{1,9}")
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_AUTHORITY = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
-_HOST_AND_PORT = re.compile(r"(\[[^\[\]]*:[^\[\]]*\]|[^:\[\]]*)(:[0-9]{0,5})?", re.ASCII)
 _keys = lru_cache(maxsize=4096)(parse_secret)
 
 
-class Target(Struct, frozen=True):
-    """Where a destination leads: its url as it is sent, and the lane it shares with all on that host."""
+class Exchanged(Struct, frozen=True):
+    """All of one exchange: what was sent, what came back, and what a delivery would have raised."""
 
-    url: str
-    lane: str
-
-    @property
-    def receiver(self) -> str:
-        """Its host and port."""
-        return self.lane.removeprefix("webhook:")
+    request: PreparedRequest
+    answer: Answer | None
+    error: DeliveryError | None
 
 
 @channel("webhook")
 class WebhookChannel:
-    """Delivers by a signed POST. `transport` stands in for the guarded HTTP client where one is given."""
+    """Delivers by a signed POST. `transport` stands in for the guarded HTTP client where one is given.
+
+    Raises ConfigError for a secret or a proxy that can't be used.
+    """
 
     parts = frozenset({"payload"})
     timeout = None  # the transport's deadline covers all of it
@@ -61,11 +75,13 @@ class WebhookChannel:
     def __init__(self, context: ChannelContext, *, transport: Transport | None = None) -> None:
         settings = context.config.channels.webhook
         _check_secrets(context.config)
+        proxy = _declared_proxy(settings)
+        self.guard = Guard(PublicInternet(settings.allow_networks, settings.allow_ports))
         self._secrets_for = context.secrets_for
         self._clock = context.clock
         self._deadline = float(settings.timeout)
         self._transport = transport or AiohttpTransport(
-            Guard(settings.allow_networks).open_socket, connections=context.config.workers.concurrency
+            self.guard, connections=context.config.workers.concurrency, proxy=proxy
         )
 
     def lane(self, destination: str) -> str:
@@ -79,7 +95,21 @@ class WebhookChannel:
     async def deliver(self, message: Message) -> Receipt:
         """Send the signed request; a 2xx is a receipt, all else is raised (see `judge`)."""
         answer = await self._transport.send(self.prepare(message), self._deadline)
-        return judge(answer, self._clock, target(message.destination).receiver)
+        return self._judge(message, answer)
+
+    async def exchange(self, message: Message) -> Exchanged:
+        """Send the signed request, and tell all of what came of it: for test-sends.
+
+        Raises Permanent where no request can be made, as `prepare` does.
+        """
+        request = self.prepare(message)
+        answer = None
+        try:
+            answer = await self._transport.send(request, self._deadline)
+            self._judge(message, answer)
+        except DeliveryError as error:
+            return Exchanged(request, answer, error)
+        return Exchanged(request, answer, None)
 
     def preview(self, message: Message) -> dict[str, Any]:
         """The exact request that `deliver` would send now."""
@@ -96,24 +126,69 @@ class WebhookChannel:
         await self._transport.close()
 
     def prepare(self, message: Message) -> PreparedRequest:
-        """Make the request for a message, signed for this second.
+        """Make the request for a message, signed for this second; its endpoint counts as it stands now.
 
-        Raises Permanent: `invalid_destination`, `invalid_secret`, or `invalid_payload`.
+        Raises Permanent: `invalid_destination`, `invalid_secret`, `invalid_headers` or `invalid_payload`.
         """
         body, timestamp = body_of(message), int(self._clock())
+        headers = _PLAIN_HEADERS if message.endpoint is None else _with_custom(message.endpoint.headers)
         headers = {
-            **_PLAIN_HEADERS,
+            **headers,
+            "Content-Digest": content_digest(body),
             "webhook-id": message.id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(message.id, timestamp, body, self._keys_for(message)),
         }
-        return PreparedRequest(target(message.destination).url, headers, body)
+        return PreparedRequest(target(_url_of(message)).url, headers, body)
+
+    def secrets_of(self, message: Message) -> Sequence[str]:
+        """The secrets that sign a message now: its endpoint's that are not rotated out, or its route's."""
+        if message.endpoint is None:
+            return self._secrets_for(message.job)
+        now = self._clock()
+        return [
+            each.secret
+            for each in message.endpoint.secrets
+            if each.expires_at is None or each.expires_at > now
+        ]
 
     def _keys_for(self, message: Message) -> list[Key]:
         try:
-            return [_keys(secret) for secret in self._secrets_for(message.job)]
+            keys = [_keys(secret) for secret in self.secrets_of(message)]
         except ValueError as error:
             raise Permanent(f"the signing secret can't be used: {error}", code="invalid_secret") from None
+        if not keys:
+            raise Permanent("there is no secret to sign with", code="invalid_secret")
+        return keys
+
+    def _judge(self, message: Message, answer: Answer) -> Receipt:
+        return judge(answer, self._clock, target(_url_of(message)).receiver)
+
+
+def _url_of(message: Message) -> str:
+    return message.destination if message.endpoint is None else message.endpoint.url
+
+
+def _with_custom(custom: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers of every request with an endpoint's own in their place; what frames and signs one stays.
+
+    Raises Permanent (`invalid_headers`) for one that can't be sent, without its value.
+    """
+    if not custom:
+        return _PLAIN_HEADERS
+    taken = {name.lower() for name in custom}
+    headers = {name: value for name, value in _PLAIN_HEADERS.items() if name.lower() not in taken}
+    for name, value in custom.items():
+        if not _HEADER.fullmatch(f"{name}: {value}"):
+            raise Permanent("a header of the endpoint is not plain text", code="invalid_headers")
+        if name.lower() not in _NEVER_CUSTOM and not name.lower().startswith(_NEVER_CUSTOM_STARTS):
+            headers[name] = value
+    return headers
+
+
+def content_digest(body: bytes) -> str:
+    """The value of `Content-Digest` (RFC 9530): it tells a receiver a changed body from a wrong secret."""
+    return f"sha-256=:{b64encode(sha256(body).digest()).decode()}:"
 
 
 def body_of(message: Message) -> bytes:
@@ -135,16 +210,23 @@ def judge(answer: Answer, clock: Callable[[], float], receiver: str = "the recei
     """Say what an answer means: 2xx is a receipt. Errors name the receiver: each is a cause.
 
     Raises Permanent for 410 Gone, and Transient for everything else, redirects too: nothing is followed,
-    and a receiver that moved is mended by its operator. 429 and 503 may say how long to wait.
+    and a receiver that moved is mended by its operator. 429, 502, 503 and 504 may say how long to wait. What
+    a receiver in good health would not answer is a fault of its lane.
     """
     status, response = answer.status, text_of(answer.body)
     if 200 <= status < 300:  # noqa: PLR2004 - the class of success, RFC 9110 §15.3
-        return Receipt(status_code=status, response=response)
-    code, problem = f"http_{status}", f"{receiver} answered {status}"
-    if status == 410:  # noqa: PLR2004 - Gone, RFC 9110 §15.5.11
-        raise Permanent(problem, code=code, status_code=status, response=response)
-    wait = retry_after(answer.retry_after, clock()) if status in _HONOURS_RETRY_AFTER else None
-    raise Transient(problem, code=code, status_code=status, response=response, retry_after=wait)
+        return Receipt(status_code=status, response=response, timings=answer.timings)
+    gone = status == 410  # noqa: PLR2004 - Gone, RFC 9110 §15.5.11
+    kind = Permanent if gone else Transient
+    raise kind(
+        f"{receiver} answered {status}",
+        code=f"http_{status}",
+        status_code=status,
+        response=response,
+        retry_after=retry_after(answer.retry_after, clock()) if status in _HONOURS_RETRY_AFTER else None,
+        lane_fault=not gone and status not in _ABOUT_THE_REQUEST,
+        timings=answer.timings,
+    )
 
 
 def text_of(body: bytes) -> str:
@@ -165,82 +247,6 @@ def retry_after(value: str | None, now: float) -> float | None:
         return None
 
 
-@lru_cache(maxsize=4096)
-def target(destination: str) -> Target:
-    """Read a destination strictly. Raises Permanent (`invalid_destination`) saying what is wrong.
-
-    The message never repeats the url, which may hold secrets.
-    """
-    tail = _check_text(destination)
-    try:
-        url = URL(destination)
-    except ValueError:
-        raise _invalid("its host or port can't be read") from None
-    host = url.raw_host or ""
-    if not host or not url.port:
-        raise _invalid("it has no host" if not host else "its port must be 1 to 65535")
-    if ":" in host:
-        _check_ipv6(host)
-    else:
-        _check_name(host.removesuffix("."), rooted=host.endswith("."))
-    shared = (url.host_subcomponent or "").removesuffix(".")
-    return Target(_as_given(url, tail), f"webhook:{shared}:{url.port}")
-
-
-def _as_given(url: URL, tail: str) -> str:
-    """The url with path and query just as they were given: a signed url would not survive being tidied."""
-    if not tail.isascii():
-        return str(url.with_fragment(None))
-    return f"{url.origin()}{'' if tail.startswith('/') else '/'}{tail}"
-
-
-def _check_text(destination: str) -> str:
-    """Let through a url that is in order as far as its text goes; returns its path and query."""
-    if len(destination) > MAX_URL:
-        raise _invalid(f"it is longer than {MAX_URL} characters")
-    if not destination.isprintable() or " " in destination or "\\" in destination:
-        raise _invalid("it holds white space, a backslash or a control character")
-    found = _AUTHORITY.match(destination)
-    if found is None:
-        raise _invalid("it must start with http:// or https://")
-    if "@" in found[1]:
-        raise _invalid("it must not hold a user name or password")
-    if not _HOST_AND_PORT.fullmatch(found[1]):
-        raise _invalid("its host or port can't be read")
-    return destination[found.end() :].partition("#")[0]
-
-
-def _check_ipv6(host: str) -> None:
-    if "%" in host:
-        raise _invalid("its host must not hold a zone")
-    try:
-        IPv6Address(host)
-    except AddressValueError:
-        raise _invalid("its host is not an IPv6 address") from None
-
-
-def _check_name(host: str, *, rooted: bool) -> None:
-    """Let through a name or a plain IPv4 address, and no other spelling of an address.
-
-    What ends in a number is an IPv4 address to every resolver (WHATWG URL §3.5), `0x7f.1` and `127.1` too.
-    """
-    labels = host.split(".")
-    if len(host) > 253 or not all(map(_LABEL.fullmatch, labels)):  # noqa: PLR2004 - RFC 1035 §2.3.4
-        raise _invalid("its host is no name")
-    if not _NUMBER.fullmatch(labels[-1]):
-        return
-    try:
-        IPv4Address(host)
-    except AddressValueError:
-        raise _invalid("its host is no plain IPv4 address") from None
-    if rooted:
-        raise _invalid("its host is no plain IPv4 address")
-
-
-def _invalid(problem: str) -> Permanent:
-    return Permanent(f"not a url that can be delivered to: {problem}", code="invalid_destination")
-
-
 def _check_secrets(config: Config) -> None:
     """Find a bad secret before anything is signed with it. Raises ConfigError naming its key."""
     kept = {"channels.webhook.secret": config.channels.webhook.secrets}
@@ -251,3 +257,13 @@ def _check_secrets(config: Config) -> None:
                 parse_secret(secret)
             except ValueError as error:
                 raise ConfigError(key, str(error)) from None
+
+
+def _declared_proxy(settings: WebhookSection) -> Proxy | None:
+    """Read the proxy that deliveries go through. Raises ConfigError, which never shows its password."""
+    if settings.proxy is None:
+        return None
+    try:
+        return parse_proxy(settings.proxy, resolves=settings.proxy_resolves)
+    except ValueError as error:
+        raise ConfigError("channels.webhook.proxy", str(error)) from None

@@ -12,7 +12,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 from support.receiver import Line, Receiver, Script, answer, raw, then_close, then_hang
 
-from notifier.channels.guard import AddressInfo, Guard, new_socket
+from notifier.channels.guard import AddressInfo, Guard, PublicInternet
 from notifier.channels.transport import AiohttpTransport, Answer, PreparedRequest
 from notifier.errors import Permanent, Transient, Unknown
 
@@ -20,12 +20,13 @@ pytestmark = pytest.mark.both_loops
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LARGE = 20_000_000
+LOOPBACK = ("127.0.0.0/8",)
 
 
 @asynccontextmanager
 async def opened(*, connections: int = 1) -> AsyncIterator[AiohttpTransport]:
     """A transport that reaches loopback, over one connection at a time."""
-    transport = AiohttpTransport(Guard(("127.0.0.0/8",)).open_socket, connections=connections)
+    transport = AiohttpTransport(Guard(PublicInternet(LOOPBACK)), connections=connections)
     await transport.open()
     try:
         yield transport
@@ -47,15 +48,15 @@ async def said_twice(*scripts: Script) -> tuple[list[tuple[int, bytes]], int]:
 
 def idle(transport: AiohttpTransport) -> ResponseHandler:
     """The one connection that waits for its next request."""
-    assert transport._connector is not None
-    [[(protocol, _)]] = transport._connector._conns.values()
+    assert transport._egress is not None
+    [[(protocol, _)]] = transport._egress._conns.values()
     return protocol
 
 
 def free(transport: AiohttpTransport) -> bool:
     """Whether no request holds a place in the pool."""
-    assert transport._connector is not None
-    return not transport._connector._acquired
+    assert transport._egress is not None
+    return not transport._egress._acquired
 
 
 # What is the answer ---------------------------------------------------------------------------------
@@ -246,11 +247,14 @@ async def serving(
         await asyncio.gather(*filter(None, handling))
 
 
-def cramped(info: AddressInfo) -> socket.socket:
-    """A socket that holds little of what is to be sent."""
-    made = new_socket(info)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    return made
+class Cramped(Guard):
+    """Makes sockets that hold little of what is to be sent."""
+
+    def open_socket(self, info: AddressInfo) -> socket.socket:
+        """A socket with next to no buffer."""
+        made = super().open_socket(info)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return made
 
 
 @pytest.mark.parametrize("size", [900_000, LARGE], ids=["at one go", "piece by piece"])
@@ -268,14 +272,14 @@ async def test_an_answer_before_the_whole_request_was_sent(size: int) -> None:
         gone.set()
 
     answered = asyncio.Event()
-    transport = AiohttpTransport(cramped, connections=1)
+    transport = AiohttpTransport(Cramped(PublicInternet(LOOPBACK)), connections=1)
     await transport.open()
     async with serving(refuse) as url:
         got = await post(transport, url, size=size)
         assert (got.status, got.body) == (413, b"no")
         assert free(transport)
-        assert transport._connector is not None
-        assert not transport._connector._conns
+        assert transport._egress is not None
+        assert not transport._egress._conns
         answered.set()
         await gone.wait()
     await transport.close()
@@ -340,7 +344,7 @@ async def test_cancelling_amid_a_request_closes_the_connection() -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    transport = AiohttpTransport(cramped, connections=1)
+    transport = AiohttpTransport(Cramped(PublicInternet(LOOPBACK)), connections=1)
     await transport.open()
     async with serving(read_a_little) as url:
         sending = asyncio.create_task(post(transport, url, size=LARGE))

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.channels.guard import DENIED, BlockedAddressError, Guard, is_public, only
+from notifier.channels.guard import (
+    DENIED,
+    REFUSAL,
+    BlockedAddressError,
+    Guard,
+    Only,
+    PublicInternet,
+    is_public,
+)
 
 REFUSED = [
     "0.0.0.0",  # noqa: S104 - to refuse, not to bind
@@ -114,13 +122,13 @@ def info(
 def test_what_is_not_public_is_refused(host: str) -> None:
     """Private, local, reserved, tunnelled, IPv4-carrying and metadata addresses get no socket."""
     with pytest.raises(BlockedAddressError):
-        Guard().open_socket(info(host))
+        Guard(PublicInternet()).open_socket(info(host))
 
 
 @pytest.mark.parametrize("host", PUBLIC)
 def test_what_is_public_gets_a_socket(host: str) -> None:
     """The public internet's addresses get a socket of their family, not yet connected."""
-    with Guard().open_socket(info(host)) as made:
+    with Guard(PublicInternet()).open_socket(info(host)) as made:
         assert made.family == info(host)[0]
         with pytest.raises(OSError, match="not connected"):
             made.getpeername()
@@ -129,7 +137,7 @@ def test_what_is_public_gets_a_socket(host: str) -> None:
 @pytest.mark.parametrize("host", UNREADABLE)
 def test_what_is_no_address_is_refused(host: str) -> None:
     """Anything but a plain numeric address is refused, even where all the internet is allowed."""
-    assert not Guard(["0.0.0.0/0", "::/0"]).permits(host)
+    assert not PublicInternet(["0.0.0.0/0", "::/0"]).permits(host, 80)
 
 
 @given(st.ip_addresses(v=4))
@@ -177,15 +185,58 @@ def test_each_denied_network_is_refused_to_its_edges(
 )
 def test_an_allowed_network_opens_exactly_itself(network: str, inside: str, outside: str) -> None:
     """What the configuration names is let out; no neighbour and no other form of it is."""
-    guard = Guard([network])
-    assert guard.permits(inside)
-    assert not guard.permits(outside)
-    assert guard.permits("8.8.8.8")
+    policy = PublicInternet([network])
+    for port in (1, 80, 443, 8080, 65535):
+        assert policy.permits(inside, port)
+        assert not policy.permits(outside, port)
+    assert policy.permits("8.8.8.8", 443)
+    assert not policy.permits("8.8.8.8", 8080)
+
+
+@pytest.mark.parametrize("host", PUBLIC)
+def test_public_addresses_are_open_at_the_ports_of_the_web_and_those_named(host: str) -> None:
+    """Mail, databases, shells and all else that is no web server are out of reach unless named."""
+    for port in (1, 22, 25, 79, 81, 442, 444, 3306, 6379, 8080, 8443, 65535):
+        assert not PublicInternet().permits(host, port)
+    named = PublicInternet(allow_ports=[8443])
+    assert [port for port in (80, 443, 8443, 8444) if named.permits(host, port)] == [80, 443, 8443]
+
+
+@pytest.mark.parametrize("host", REFUSED)
+def test_a_named_port_opens_no_address(host: str) -> None:
+    """What is not public stays shut at the ports of the web, and at those named."""
+    policy = PublicInternet(allow_ports=[8443])
+    assert not any(policy.permits(host, port) for port in (80, 443, 8443))
+
+
+def test_a_host_known_only_by_name_is_held_to_the_ports() -> None:
+    """Where others look names up, the port is all that can be judged here."""
+    guard = Guard(PublicInternet(["127.0.0.0/8"], [8443]))
+    assert [port for port in (22, 80, 443, 8443) if guard.permits(None, port)] == [80, 443, 8443]
+    assert not Guard(Only("127.0.0.1", 80)).permits(None, 80)
+
+
+def test_another_policy_counts_at_once() -> None:
+    """A guard asks the policy that stands, and remembers nothing of the one before."""
+    guard = Guard(PublicInternet(["127.0.0.1/32"]))
+    assert guard.permits("127.0.0.1", 9)
+    guard.policy = PublicInternet()
+    assert not guard.permits("127.0.0.1", 9)
+
+
+def test_refusals_are_counted() -> None:
+    """Each socket that is refused is one more; one that is made is none."""
+    guard = Guard(PublicInternet())
+    guard.open_socket(info("8.8.8.8")).close()
+    for host, port in (("127.0.0.1", 80), ("8.8.8.8", 22)):
+        with pytest.raises(BlockedAddressError):
+            guard.open_socket(info(host, port))
+    assert guard.refused == 2
 
 
 def test_only_one_address_and_port() -> None:
     """The guard for one address refuses another host, another port, and the public internet."""
-    open_socket = only("127.0.0.1", 8025)
+    open_socket = Guard(Only("127.0.0.1", 8025)).open_socket
     open_socket(info("127.0.0.1", 8025)).close()
     for other in (info("127.0.0.1", 8026), info("127.0.0.2", 8025), info("8.8.8.8", 8025), info("::1", 8025)):
         with pytest.raises(BlockedAddressError):
@@ -193,10 +244,10 @@ def test_only_one_address_and_port() -> None:
 
 
 def test_the_refusal_names_no_address() -> None:
-    """The error is the same for every address, so that it can't be used to look around."""
+    """The error is the same for every address and port, so that it can't be used to look around."""
     said = set()
-    for host in REFUSED:
+    for host, port in [*((host, 80) for host in REFUSED), ("8.8.8.8", 22), ("8.8.8.8", 65535)]:
         with pytest.raises(BlockedAddressError) as refused:
-            Guard().open_socket(info(host))
+            Guard(PublicInternet()).open_socket(info(host, port))
         said.add(str(refused.value))
-    assert len(said) == 1
+    assert said == {f"[Errno 13] {REFUSAL}"}

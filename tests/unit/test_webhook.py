@@ -2,21 +2,28 @@
 
 import json
 import time
+from base64 import b64encode
+from hashlib import sha256
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from standardwebhooks.webhooks import Webhook
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from support.builders import NOW, event_record, job
 
 from notifier.channels import ChannelContext, Content, Message
-from notifier.channels.transport import Answer, Timings
-from notifier.channels.webhook import WebhookChannel, judge, retry_after, target, text_of
+from notifier.channels.targets import target
+from notifier.channels.transport import Answer
+from notifier.channels.webhook import WebhookChannel, content_digest, judge, retry_after, text_of
 from notifier.config import Config, parse_config
-from notifier.errors import ConfigError, Permanent, Transient
+from notifier.errors import ConfigError, DeliveryError, Permanent, Transient
+from notifier.model import Endpoint, EndpointSecret, Timings
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+TIMINGS = Timings(dns=0.1, connect=0.2, wait=0.3, sent=400, received=50)
 
 
 def channel(config: Config | None = None, *, secret: str = SECRET, now: float = NOW) -> WebhookChannel:
@@ -37,7 +44,7 @@ def message(
 
 def answer(status: int, body: bytes = b"", wait: str | None = None) -> Answer:
     """What a receiver said."""
-    return Answer(status, wait, body, Timings(0, 0, 0))
+    return Answer(status, wait, body, TIMINGS)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +206,104 @@ def test_a_bad_secret_fails_the_job_without_showing_it() -> None:
     assert "hunter2" not in failed.value.message
 
 
+def endpoint(*secrets: EndpointSecret, **changes: Any) -> Endpoint:
+    """A subscription that stands in front of what a job says."""
+    fields: dict[str, Any] = {
+        "id": "ep_1",
+        "url": "https://hooks.example:8443/in?token=t",
+        "event_types": ("*",),
+        "created_at": NOW,
+        "updated_at": NOW,
+        "state_changed_at": NOW,
+        "secrets": secrets or (EndpointSecret(OTHER, NOW),),
+    }
+    return Endpoint(**(fields | changes))
+
+
+def to(subscription: Endpoint) -> Message:
+    """A message of a job that an endpoint caused when its url was another."""
+    return msgspec.structs.replace(message(url="https://old.example/"), endpoint=subscription)
+
+
+def test_an_endpoint_counts_as_it_stands() -> None:
+    """Its present url is sent to, query and all, and its own secret signs."""
+    made = to(endpoint())
+    request = channel(now=time.time()).prepare(made)
+    assert request.url == "https://hooks.example:8443/in?token=t"
+    Webhook(OTHER).verify(request.body.decode(), request.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(request.body.decode(), request.headers)
+
+
+def test_secrets_sign_until_they_are_rotated_out() -> None:
+    """The newest signs first, the old one as long as its overlap lasts, and not a moment longer."""
+    made = to(endpoint(EndpointSecret(OTHER, NOW), EndpointSecret(SECRET, NOW - 9, expires_at=NOW + 60)))
+    both, one = (channel(now=NOW + later).prepare(made).headers for later in (59, 60))
+    assert len(both["webhook-signature"].split(" ")) == 2
+    assert len(one["webhook-signature"].split(" ")) == 1
+    alone = channel(now=NOW + 59).prepare(msgspec.structs.replace(made, endpoint=endpoint())).headers
+    assert both["webhook-signature"].split(" ")[0] == alone["webhook-signature"]
+
+
+@pytest.mark.parametrize("expired", [True, False])
+def test_nothing_is_sent_unsigned(expired: bool) -> None:
+    """An endpoint whose secrets are all over, or that has none, fails the job for good."""
+    bare = endpoint(EndpointSecret(OTHER, NOW - 9, expires_at=NOW)) if expired else endpoint(secrets=())
+    with pytest.raises(Permanent) as failed:
+        channel().prepare(to(bare))
+    assert failed.value.code == "invalid_secret"
+
+
+def test_custom_headers_go_along() -> None:
+    """An endpoint's headers are added, and stand in for the three that say nothing of the delivery."""
+    custom = {"X-Team": "a b", "Authorization": "Bearer x", "user-agent": "Shop/1", "ACCEPT": "text/plain"}
+    custom["Content-type"] = "application/vnd.shop+json"
+    headers = channel().prepare(to(endpoint(headers=custom))).headers
+    assert custom.items() <= headers.items()
+    assert len({name.lower() for name in headers}) == len(headers) == 9
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("webhook-id", "Webhook-Signature", "WEBHOOK-anything", "Content-Digest", "HOST"),
+        *("Content-Length", "Transfer-Encoding", "Connection", "Proxy-Authorization", "Expect"),
+    ],
+)
+def test_no_custom_header_changes_what_is_signed_or_how_it_is_framed(name: str) -> None:
+    """Whatever an endpoint holds, these headers stay the notifier's own."""
+    plain = channel().prepare(to(endpoint())).headers
+    headers = channel().prepare(to(endpoint(headers={name: "evil"}))).headers
+    assert "evil" not in headers.values()
+    assert headers.keys() == plain.keys()
+
+
+@pytest.mark.parametrize(
+    "header", [("X\r\nY", "z"), (" webhook-id", "z"), ("X:", "z"), ("", "z"), ("X", "a\nb")]
+)
+def test_a_header_that_could_be_two_fails_the_job(header: tuple[str, str]) -> None:
+    """A custom header that is not one plain line fails for good, without being shown."""
+    with pytest.raises(Permanent) as failed:
+        channel().prepare(to(endpoint(headers=dict([header]))))
+    assert failed.value.code == "invalid_headers"
+    assert "z" not in failed.value.message
+
+
+@pytest.mark.parametrize("payload", ["", "x", "ü" * 100_000])
+def test_every_request_carries_the_digest_of_its_body(payload: str) -> None:
+    """`Content-Digest` is that of RFC 9530: it tells a changed body from a wrong secret."""
+    request = channel().prepare(message(payload=payload))
+    digest = b64encode(sha256(payload.encode()).digest()).decode()
+    assert request.headers["Content-Digest"] == f"sha-256=:{digest}:"
+
+
+def test_the_digest_is_as_the_rfc_has_it() -> None:
+    """The example of RFC 9530 §B.1 comes out."""
+    assert content_digest(b'{"hello": "world"}\n') == (
+        "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
@@ -244,13 +349,39 @@ def test_gone_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "wait"), [(429, 120.0), (503, 120.0), (500, None), (404, None), (302, None)]
+    ("status", "wait"),
+    [(429, 120.0), (502, 120.0), (503, 120.0), (504, 120.0), (500, None), (404, None), (302, None)],
 )
 def test_retry_after_counts_where_it_is_meant(status: int, wait: float | None) -> None:
-    """Only 429 and 503 may say how long to wait."""
+    """Only who is busy, or stands before one that is, may say how long to wait; it is not cut short here."""
     with pytest.raises(Transient) as failed:
         judge(answer(status, wait="120"), lambda: NOW)
     assert failed.value.retry_after == wait
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        *((status, True) for status in (101, 301, 302, 307, 401, 403, 404, 405, 408, 425, 429, 451)),
+        *((status, True) for status in (500, 501, 502, 503, 504, 599, 600)),
+        *((status, False) for status in (400, 409, 410, 413, 415, 422)),
+    ],
+)
+def test_an_answer_about_the_one_request_is_no_fault_of_its_lane(status: int, fault: bool) -> None:
+    """One that dislikes a body is well; one that redirects, denies or breaks is not. 410 is apart."""
+    with pytest.raises(DeliveryError) as failed:
+        judge(answer(status), lambda: NOW)
+    assert failed.value.lane_fault is fault
+
+
+@pytest.mark.parametrize("status", [204, 302, 410, 503])
+def test_every_verdict_says_where_the_time_went(status: int) -> None:
+    """Timings are on receipts and on errors alike."""
+    try:
+        timings = judge(answer(status), lambda: NOW).timings
+    except DeliveryError as error:
+        timings = error.timings
+    assert timings == TIMINGS
 
 
 @pytest.mark.parametrize(
