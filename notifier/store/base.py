@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from notifier.model import Attempt, Claim, EventRecord, Job, JobError, JobState
+from notifier.model import Attempt, Claim, Endpoint, EventRecord, Job, JobError, JobState
 
 WINDOW_BYTES = 16 * 1024**2
 """How much event data one claim may bring into memory; reaching it ends a claim early."""
@@ -212,6 +212,24 @@ class Store(Protocol):
 
     async def requeue_some(self, wanted: JobFilter, *, now: float, limit: int) -> list[str]:
         """Requeue up to `limit` of the requeueable jobs a filter means, oldest first; returns their ids."""
+
+    async def cancel_some(self, wanted: JobFilter, *, now: float, limit: int) -> int:
+        """Cancel up to `limit` of the PENDING jobs a filter means, oldest first; returns how many."""
+
+    async def add_endpoint(self, endpoint: Endpoint) -> None:
+        """Keep a new endpoint, its secrets as safe as the backend can."""
+
+    async def endpoints(self) -> list[Endpoint]:
+        """Return every endpoint, oldest first."""
+
+    async def save_endpoint(self, endpoint: Endpoint, events: Sequence[Submission] = ()) -> None:
+        """Replace an endpoint as a whole, and store what its change caused: both or neither.
+
+        Raises NotFoundError; IdempotencyConflictError as `add` does.
+        """
+
+    async def drop_endpoint(self, endpoint_id: str) -> None:
+        """Forget an endpoint, if it is there; its jobs stay."""
 
     async def add_replay(self, replay: Replay) -> None:
         """Remember a requeue that waits for its canary."""

@@ -7,8 +7,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from notifier.errors import IllegalTransitionError, NotFoundError, StoreUnavailableError
-from notifier.model import CANCELLABLE, REQUEUEABLE, Attempt, Claim, EventRecord, Job, JobState
+from notifier.errors import (
+    IdempotencyConflictError,
+    IllegalTransitionError,
+    NotFoundError,
+    StoreUnavailableError,
+)
+from notifier.model import CANCELLABLE, REQUEUEABLE, Attempt, Claim, Endpoint, EventRecord, Job, JobState
 from notifier.store import rows, schema
 from notifier.store.adding import Adding
 from notifier.store.base import (
@@ -22,6 +27,7 @@ from notifier.store.base import (
     Submission,
 )
 from notifier.store.claiming import Claiming, Sweeping
+from notifier.store.endpoints import all_endpoints, check_endpoint, endpoint_values
 from notifier.store.lock import FileLock
 from notifier.store.queries import (
     SQL,
@@ -351,8 +357,8 @@ class SqliteStore:
         """See `Store.cancel`."""
 
         def cancel(database: sqlite3.Connection) -> Job:
-            seq_in_state(database, job_id, CANCELLABLE, "cancelled")
-            database.execute(SQL["cancel"], {"id": job_id, "now": micros(now)})
+            seq = seq_in_state(database, job_id, CANCELLABLE, "cancelled")
+            database.execute(SQL["cancel"], {"seqs": json_text([seq]), "now": micros(now)})
             return job_of(database, job_id)
 
         job: Job = await self._write(cancel)
@@ -370,6 +376,43 @@ class SqliteStore:
 
         requeued: list[str] = await self._write(requeue)
         return requeued
+
+    async def cancel_some(self, wanted: JobFilter, *, now: float, limit: int) -> int:
+        """See `Store.cancel_some`."""
+        query, values = filtered("some_pending", wanted)
+
+        def cancel(database: sqlite3.Connection) -> int:
+            (seqs,) = database.execute(query, values | {"limit": limit}).fetchone()
+            return database.execute(SQL["cancel"], {"seqs": seqs, "now": micros(now)}).rowcount
+
+        cancelled: int = await self._write(cancel)
+        return cancelled
+
+    async def add_endpoint(self, endpoint: Endpoint) -> None:
+        """See `Store.add_endpoint`."""
+        values = endpoint_values(endpoint)
+        await self._write(lambda database: database.execute(SQL["add_endpoint"], values))
+
+    async def endpoints(self) -> list[Endpoint]:
+        """See `Store.endpoints`."""
+        return await self._read(all_endpoints)
+
+    async def save_endpoint(self, endpoint: Endpoint, events: Sequence[Submission] = ()) -> None:
+        """See `Store.save_endpoint`."""
+        values = endpoint_values(endpoint)
+
+        def save(database: sqlite3.Connection) -> None:
+            check_endpoint(database, endpoint.id)
+            (added,) = Adding(self._next_seqs, database).add_all([events])
+            if isinstance(added, IdempotencyConflictError):
+                raise added
+            database.execute(SQL["save_endpoint"], values)
+
+        await self._write(save)
+
+    async def drop_endpoint(self, endpoint_id: str) -> None:
+        """See `Store.drop_endpoint`."""
+        await self._write(lambda database: database.execute(SQL["drop_endpoint"], {"id": endpoint_id}))
 
     async def add_replay(self, replay: Replay) -> None:
         """See `Store.add_replay`."""
@@ -447,7 +490,7 @@ def _own_fault(work: Work, database: sqlite3.Connection) -> Any:
     """
     try:
         return work(database)
-    except (NotFoundError, IllegalTransitionError) as error:
+    except (NotFoundError, IllegalTransitionError, IdempotencyConflictError) as error:
         return error
 
 

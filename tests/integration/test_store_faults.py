@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.builders import NOW, event_record, failed_job, job, settlement, submission
+from support.builders import NOW, endpoint, event_record, failed_job, job, settlement, submission
 from support.database import integrity, make_version_1, rows, shape
 
 from notifier.errors import (
@@ -26,9 +26,10 @@ from notifier.errors import (
     StoreTooNewError,
     StoreUnavailableError,
 )
-from notifier.model import Claim, JobState, Priority
+from notifier.model import Claim, EndpointState, JobState, Priority
 from notifier.store import open_store, sql
 from notifier.store.base import JobFilter, Replay, Submission
+from notifier.store.queries import filtered
 from notifier.store.schema import SCHEMA_VERSION
 from notifier.store.sqlite import SqliteStore
 
@@ -117,6 +118,7 @@ class Situation:
         await store.claim_these(claimed, now=NOW, until=UNTIL)
         await store.settle(settlement(self._claim(self.done), JobState.COMPLETED))
         await store.add_replay(self.replay)
+        await store.add_endpoint(endpoint(id="ep_1"))
         return store
 
 
@@ -139,6 +141,12 @@ WRITES: dict[str, Act] = {
     "requeue": lambda store, at: store.requeue(at.failed.jobs[0].id, NOW + 1),
     "cancel": lambda store, at: store.cancel(at.later.jobs[0].id, NOW + 1),
     "requeue_some": lambda store, _: store.requeue_some(EVERYTHING, now=NOW + 1, limit=3),
+    "cancel_some": lambda store, _: store.cancel_some(EVERYTHING, now=NOW + 1, limit=3),
+    "add_endpoint": lambda store, _: store.add_endpoint(endpoint(id="ep_2")),
+    "save_endpoint": lambda store, at: store.save_endpoint(
+        endpoint(id="ep_1", state=EndpointState.DISABLED), [at.fresh]
+    ),
+    "drop_endpoint": lambda store, _: store.drop_endpoint("ep_1"),
     "add_replay": lambda store, _: store.add_replay(
         Replay(id="rpl_2", filter=EVERYTHING, canary_job_id="job_2", created_at=NOW)
     ),
@@ -158,6 +166,7 @@ READS: dict[str, Act] = {
     "counts": lambda store, _: store.counts(),
     "failures": lambda store, _: store.failures(EVERYTHING),
     "replays": lambda store, _: store.replays(),
+    "endpoints": lambda store, _: store.endpoints(),
     "next_due": lambda store, _: store.next_due(NOW),
     "lanes": lambda store, _: store.lanes(priority=Priority.NORMAL, after="", limit=9),
 }
@@ -762,6 +771,13 @@ async def test_failures_are_found_among_the_failed(store: SqliteStore) -> None:
     query = QUERIES["failures"].replace("{conditions}", "")
     (found,) = [step for step in await plan(store, query) if re.match(r"(SCAN|SEARCH) job\b", step)]
     assert "USING INDEX job_failed" in found
+
+
+async def test_what_waits_for_an_endpoint_is_found_among_nothing_else(store: SqliteStore) -> None:
+    """To cancel it costs no look at what waits for others, nor at what was delivered."""
+    query, _ = filtered("some_pending", JobFilter(endpoint="ep_1", status=JobState.PENDING))
+    (found,) = [step for step in await plan(store, query) if re.match(r"(SCAN|SEARCH) job\b", step)]
+    assert "USING INDEX job_by_endpoint" in found
 
 
 @pytest.mark.parametrize("spread", [1, 400], ids=["one lane", "400 lanes"])

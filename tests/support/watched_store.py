@@ -22,6 +22,10 @@ WATCHED = frozenset(
         "rescue",
         "prune",
         "requeue_some",
+        "cancel_some",
+        "add_endpoint",
+        "save_endpoint",
+        "drop_endpoint",
     }
 )
 

@@ -16,6 +16,7 @@ from support.builders import (
     LANE,
     NOW,
     attempt,
+    endpoint,
     event_record,
     failed_job,
     job,
@@ -30,7 +31,19 @@ from notifier.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from notifier.model import Attempt, Claim, Job, JobError, JobState, Outcome, Priority, Timings
+from notifier.model import (
+    Attempt,
+    Claim,
+    Endpoint,
+    EndpointSecret,
+    EndpointState,
+    Job,
+    JobError,
+    JobState,
+    Outcome,
+    Priority,
+    Timings,
+)
 from notifier.store import Store, open_store
 from notifier.store.base import WINDOW_BYTES, Added, Claimed, JobFilter, Replay, Submission
 
@@ -1040,6 +1053,28 @@ async def test_requeueing_by_filter_leaves_held_jobs_alone(store: Store) -> None
     assert await store.job(held.id) == held
 
 
+async def test_cancelling_by_filter_takes_the_oldest_first(store: Store) -> None:
+    """A bounded number a call, until nothing waits for the endpoint; each fence grows."""
+    made = await put(store, *(submission(endpoint="ep_1") for _ in range(5)))
+    (other,) = await put(store, submission(endpoint="ep_2"))
+    wanted = JobFilter(endpoint="ep_1")
+    assert [await store.cancel_some(wanted, now=NOW + n, limit=3) for n in range(3)] == [3, 2, 0]
+    withdrawn = [await store.job(each.id) for each in made]
+    assert {(each.status, each.next_attempt_at) for each in withdrawn} == {(CANCELLED, None)}
+    assert [each.updated_at for each in withdrawn] == [NOW] * 3 + [NOW + 1] * 2
+    assert all(after.claim > before.claim for before, after in zip(made, withdrawn, strict=True))
+    assert await store.job(other.id) == other
+
+
+@pytest.mark.parametrize("state", [PROCESSING, COMPLETED, FAILED, CANCELLED])
+async def test_cancelling_by_filter_leaves_all_but_pending_jobs_alone(store: Store, state: JobState) -> None:
+    """Even when the filter asks for them."""
+    held = await finish(store, state)
+    for wanted in (EVERYTHING, JobFilter(status=state), JobFilter(channel="webhook")):
+        assert await store.cancel_some(wanted, now=NOW, limit=9) == 0
+    assert await store.job(held.id) == held
+
+
 async def test_replays_wait_until_they_are_dropped(store: Store) -> None:
     """Oldest first, each with its whole filter; to drop one twice is harmless."""
     whole = JobFilter(**{name: "x" for name in JobFilter.__struct_fields__ if name not in TYPED} | TYPED)
@@ -1066,6 +1101,133 @@ async def test_a_setting_is_kept_the_first_time_it_is_asked_for(store: Store) ->
     assert await store.setting("webhook.secret", "whsec_1") == "whsec_1"
     assert await store.setting("webhook.secret", "whsec_2") == "whsec_1"
     assert await store.setting("other", "☃") == "☃"
+
+
+# Endpoints -----------------------------------------------------------------------------------------
+
+
+def whole_endpoint(**changes: Any) -> Endpoint:
+    """An endpoint with something in every field."""
+    odd = "a\"b'c\\d;-- {x}\n\t\u0001 \N{SNOWMAN} \N{GRINNING FACE}"
+    fields: dict[str, Any] = {
+        "tenant": "acme",
+        "when": odd,
+        "description": odd,
+        "headers": {"Authorization": "Bearer s3cret", "X-Odd": odd},
+        "template": "t",
+        "rate_limit": 0.1 + 0.2,
+        "max_in_flight": 3,
+        "state": EndpointState.DISABLED,
+        "state_reason": odd,
+        "state_changed_at": NOW + 0.000_001,
+        "secrets": (
+            EndpointSecret("whsec_new", NOW + 2),
+            EndpointSecret("whsk_old", NOW, expires_at=NOW + 86_400.5),
+        ),
+        "failing_since": NOW + 3,
+        "reported": True,
+        "deleted": True,
+    }
+    return endpoint(**fields | changes)
+
+
+async def test_an_endpoint_comes_back_as_it_was_kept(store: Store) -> None:
+    """Every field survives, set or not."""
+    whole = whole_endpoint(id="ep_1", created_at=NOW)
+    assert all(getattr(whole, name) for name in whole.__struct_fields__)
+    bare = endpoint(id="ep_2", created_at=NOW + 1)
+    for each in (bare, whole):
+        await store.add_endpoint(each)
+    assert await store.endpoints() == [whole, bare]
+
+
+async def test_endpoints_come_oldest_first(store: Store) -> None:
+    """Those of one moment by their id."""
+    made = [endpoint(id=f"ep_{n}", created_at=NOW + at) for n, at in enumerate((1, 0, 2, 0, 1))]
+    for each in made:
+        await store.add_endpoint(each)
+    assert [each.id for each in await store.endpoints()] == ["ep_1", "ep_3", "ep_0", "ep_4", "ep_2"]
+
+
+async def test_no_two_endpoints_have_one_id(store: Store) -> None:
+    """The second is refused, and the first is as it was."""
+    first = endpoint(id="ep_1")
+    await store.add_endpoint(first)
+    with pytest.raises(Exception, match=r"endpoint\.id"):
+        await store.add_endpoint(whole_endpoint(id="ep_1"))
+    assert await store.endpoints() == [first]
+
+
+async def test_an_endpoint_is_replaced_as_a_whole(store: Store) -> None:
+    """What was set and is no longer is gone, and the other way round; others are as they were."""
+    other = whole_endpoint(id="ep_2", created_at=NOW)
+    for each in (endpoint(id="ep_1", created_at=NOW), other):
+        await store.add_endpoint(each)
+    for changed in (whole_endpoint(id="ep_1", created_at=NOW), endpoint(id="ep_1", created_at=NOW)):
+        await store.save_endpoint(changed)
+        assert await store.endpoints() == [changed, other]
+
+
+async def test_what_a_change_caused_is_stored_with_it(store: Store) -> None:
+    """The event that tells of a disabled endpoint is there with its jobs, and they can be claimed."""
+    await store.add_endpoint(endpoint(id="ep_1"))
+    told = submission(2)
+    changed = endpoint(id="ep_1", state=EndpointState.DISABLED)
+    await store.save_endpoint(changed, [told, submission(0)])
+    assert await store.endpoints() == [changed]
+    assert await store.event(told.event.id) == (told.event, list(told.jobs))
+    assert sorted(ids(await take(store))) == sorted(ids(told.jobs))
+
+
+async def test_an_unknown_endpoint_is_not_changed_into_being(store: Store) -> None:
+    """It is not found by its name, what its change would have caused is not stored, and others go on."""
+    told = submission()
+    answers = await asyncio.gather(
+        store.add([submission()]),
+        store.save_endpoint(endpoint(id="ep_0"), [told]),
+        store.add([submission()]),
+        return_exceptions=True,
+    )
+    assert isinstance(answers[1], NotFoundError)
+    assert str(answers[1]) == "no endpoint 'ep_0'"
+    assert await store.endpoints() == []
+    assert await store.count(EVERYTHING) == 2
+    with pytest.raises(NotFoundError):
+        await store.event(told.event.id)
+
+
+async def test_an_endpoint_whose_event_is_in_conflict_stays_as_it_was(store: Store) -> None:
+    """Both or neither."""
+    await put(store, submission(of=event_record(key="k")))
+    before = endpoint(id="ep_1")
+    await store.add_endpoint(before)
+    with pytest.raises(IdempotencyConflictError):
+        await store.save_endpoint(
+            whole_endpoint(id="ep_1"), [submission(), submission(of=event_record(key="k", body="{}"))]
+        )
+    assert await store.endpoints() == [before]
+    assert await store.count(EVERYTHING) == 1
+
+
+async def test_an_endpoint_that_can_not_be_kept_brings_no_event(store: Store) -> None:
+    """What the database refuses is refused with all that came with it."""
+    before = endpoint(id="ep_1")
+    await store.add_endpoint(before)
+    with pytest.raises(Exception, match="state"):
+        await store.save_endpoint(endpoint(id="ep_1", state="lost"), [submission()])
+    assert await store.endpoints() == [before]
+    assert await store.count(EVERYTHING) == 0
+
+
+async def test_a_dropped_endpoint_is_gone_and_its_jobs_stay(store: Store) -> None:
+    """What was delivered for it can still be looked up; to drop it twice is harmless."""
+    made = endpoint(id="ep_1")
+    await store.add_endpoint(made)
+    (waiting,) = await put(store, submission(endpoint=made.id, lane=made.lane))
+    for _ in range(2):
+        await store.drop_endpoint(made.id)
+    assert await store.endpoints() == []
+    assert await store.job(waiting.id) == waiting
 
 
 # Pruning -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from msgspec import Struct, field
 from msgspec.structs import replace
-from support.builders import NOW, attempt, event_record, failed_job, job, release, settlement
+from support.builders import NOW, attempt, endpoint, event_record, failed_job, job, release, settlement
 
 from notifier.errors import IdempotencyConflictError, IllegalTransitionError, NotFoundError
 from notifier.model import (
@@ -22,6 +22,9 @@ from notifier.model import (
     TRANSITIONS,
     Attempt,
     Claim,
+    Endpoint,
+    EndpointSecret,
+    EndpointState,
     EventRecord,
     Job,
     JobState,
@@ -35,6 +38,7 @@ PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = JobState
 EVERYTHING = JobFilter()
 CLAIM_TIMEOUT = 60.0
 LANES = "abc"
+ENDPOINTS = ["ep_1", "ep_2"]
 
 _Result = TypeVar("_Result")
 
@@ -57,6 +61,7 @@ class Model:
     def __init__(self) -> None:
         self.events: dict[str, EventRecord] = {}
         self.jobs: dict[str, Kept] = {}
+        self.endpoints: dict[str, Endpoint] = {}
 
     def in_state(self, *states: JobState) -> list[Kept]:
         """The jobs in any of these states, oldest first."""
@@ -148,6 +153,16 @@ class Model:
         """Withdraw a job that waits."""
         kept = self._allowed(job_id, {PENDING}, "cancelled")
         return self._move(kept, CANCELLED, now, next_attempt_at=None, claim=kept.job.claim + 1)
+
+    def save_endpoint(self, changed: Endpoint, events: Sequence[Submission]) -> str:
+        """Replace an endpoint and keep what that caused: nothing is said, or why it can't be."""
+        if changed.id not in self.endpoints:
+            return str(NotFoundError("endpoint", changed.id))
+        added = self.add(events)
+        if isinstance(added, IdempotencyConflictError):
+            return str(added)
+        self.endpoints[changed.id] = changed
+        return ""
 
     def old(self, completed_before: float, failed_before: float) -> set[str]:
         """The jobs that may be pruned."""
@@ -480,6 +495,44 @@ class StoreMachine(RuleBasedStateMachine):
         for job_id in requeued:
             self.model.requeue(job_id, self.now)
 
+    @rule(wanted=filters, limit=st.integers(1, 4))
+    def cancel_some(self, wanted: JobFilter, limit: int) -> None:
+        """The oldest that a filter means, of those that are PENDING."""
+        meant = [
+            kept.job.id
+            for kept in self.model.in_state(PENDING)
+            if wanted.status in {None, PENDING} and wanted.route in {None, kept.job.route}
+        ]
+        assert self.run(self.store.cancel_some(wanted, now=self.now, limit=limit)) == len(meant[:limit])
+        for job_id in meant[:limit]:
+            self.model.cancel(job_id, self.now)
+
+    @rule(data=st.data(), events=st.lists(posts, max_size=2))
+    def save_endpoint(self, data: st.DataObject, events: list[Post]) -> None:
+        """An endpoint is made, or replaced with what that caused: both or neither."""
+        endpoint_id = data.draw(st.sampled_from(ENDPOINTS))
+        state = data.draw(st.sampled_from(EndpointState))
+        secret = EndpointSecret(f"whsec_{self.now}", self.now, data.draw(st.sampled_from([None, self.now])))
+        changed = endpoint(id=endpoint_id, state=state, secrets=(secret,), updated_at=self.now)
+        submitted = [post.submission(self.now) for post in events]
+        assert self.run(self._save(changed, submitted)) == self.model.save_endpoint(changed, submitted)
+        if endpoint_id not in self.model.endpoints:
+            self.run(self.store.add_endpoint(changed))
+            self.model.endpoints[endpoint_id] = changed
+
+    async def _save(self, changed: Endpoint, events: list[Submission]) -> str:
+        try:
+            await self.store.save_endpoint(changed, events)
+        except (NotFoundError, IdempotencyConflictError) as error:
+            return str(error)
+        return ""
+
+    @rule(endpoint_id=st.sampled_from(ENDPOINTS))
+    def drop_endpoint(self, endpoint_id: str) -> None:
+        """An endpoint is forgotten, if it is there."""
+        self.run(self.store.drop_endpoint(endpoint_id))
+        self.model.endpoints.pop(endpoint_id, None)
+
     @rule(ages=st.tuples(st.sampled_from([0, 30, 300]), st.sampled_from([0, 30, 300])))
     def prune_all(self, ages: tuple[int, int]) -> None:
         """Called again and again, it leaves nothing that is old enough, and takes nothing else."""
@@ -567,6 +620,11 @@ class StoreMachine(RuleBasedStateMachine):
             assert (kept.job.next_attempt_at is not None) == (kept.job.status is PENDING)
             assert kept.job.claim >= self.fences[kept.job.id]
             self.fences[kept.job.id] = kept.job.claim
+
+    @invariant()
+    def the_endpoints_are_those_of_the_model(self) -> None:
+        """In every field, by their id where they are of one age."""
+        assert self.run(self.store.endpoints()) == sorted(self.model.endpoints.values(), key=lambda e: e.id)
 
     def _compare_everything(self) -> None:
         for kept in self.model.jobs.values():

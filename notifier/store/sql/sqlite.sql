@@ -206,6 +206,15 @@ SELECT json_group_array(json_array(seq, id)) FROM (
     LIMIT :limit
 )
 
+-- name: some_pending
+SELECT json_group_array(seq) FROM (
+    SELECT job.seq
+    FROM job JOIN event ON event.seq = job.event_seq
+    WHERE job.status = 'PENDING' {conditions}
+    ORDER BY job.seq
+    LIMIT :limit
+)
+
 -- name: where_status
 AND job.status = '{status}'
 
@@ -271,7 +280,7 @@ WHERE seq IN (SELECT value FROM json_each(:seqs))
 -- name: cancel
 UPDATE job
 SET status = 'CANCELLED', next_attempt_at = NULL, claim = claim + 1, updated_at = :now
-WHERE id = :id
+WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: state_of_job
 SELECT json_array(seq, status) FROM job WHERE id = :id
@@ -336,3 +345,26 @@ INSERT INTO setting (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING
 
 -- name: setting
 SELECT value FROM setting WHERE name = :name
+
+-- name: endpoint_columns
+id, url, event_types, tenant, condition, description, headers, template, rate_limit, max_in_flight,
+state, state_reason, state_changed_at, secrets, failing_since, reported, deleted, created_at, updated_at
+
+-- name: endpoint_values
+:id, :url, :event_types, :tenant, :condition, :description, :headers, :template, :rate_limit, :max_in_flight,
+:state, :state_reason, :state_changed_at, :secrets, :failing_since, :reported, :deleted, :created_at, :updated_at
+
+-- name: add_endpoint
+INSERT INTO endpoint ({endpoint_columns}) VALUES ({endpoint_values})
+
+-- name: save_endpoint
+REPLACE INTO endpoint ({endpoint_columns}) VALUES ({endpoint_values})
+
+-- name: endpoint_exists
+SELECT 1 FROM endpoint WHERE id = :id
+
+-- name: endpoints
+SELECT {endpoint_columns} FROM endpoint ORDER BY created_at, id
+
+-- name: drop_endpoint
+DELETE FROM endpoint WHERE id = :id
