@@ -22,7 +22,7 @@ from notifier.cli.tables import (
 )
 
 _PATH = "/v1/admin/endpoints"
-_CLEARABLE = ("tenant", "when", "description", "headers", "template", "rate-limit", "max-in-flight")
+_CLEARABLE = ("when", "description", "headers", "template", "rate-limit", "max-in-flight")
 _SIGNATURES = click.Choice(("v1", "v1a"))
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -39,7 +39,6 @@ def _settings_options(function: _Function) -> _Function:
                 multiple=True,
                 help='Events it gets: a type, or segments with * ("order.*"). May be repeated.',
             ),
-            click.option("--tenant", help="It gets this tenant's events; without one, those of no tenant."),
             click.option("--when", metavar="EXPRESSION", help="A Jinja2 expression that must hold."),
             click.option("--description", help="What it is, for people."),
             click.option(
@@ -107,6 +106,7 @@ def show(endpoint: str, server: Server, as_json: bool) -> None:
 
 @endpoints.command(short_help="Create one; prints its secret.")
 @click.argument("to", metavar="URL")
+@click.option("--tenant", help="It gets this tenant's events; without one, those of no tenant. For good.")
 @_settings_options
 @_secret_options
 @server_and_output
@@ -129,7 +129,10 @@ def create(*, to: str, server: Server, as_json: bool, **settings: Any) -> None:
 def update(
     *, endpoint: str, to: str | None, clear: tuple[str, ...], server: Server, as_json: bool, **settings: Any
 ) -> None:
-    """Change what the options name of an ENDPOINT, and nothing else; --header replaces all headers."""
+    """Change what the options name of an ENDPOINT, and nothing else.
+
+    The headers are replaced as a whole; the value `(hidden)` keeps the one that a header has.
+    """
     cleared = {name.replace("-", "_"): None for name in clear}
     changes = _body({"url": to, **settings})
     if not changes and not cleared:
