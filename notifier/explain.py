@@ -2,8 +2,9 @@
 
 from msgspec import Struct
 
+from notifier.dispatch.lanes import Lane, Stop
 from notifier.dispatch.limits import lane_may_take, room_for
-from notifier.dispatch.queue import FairQueue, Lane
+from notifier.dispatch.queue import FairQueue
 from notifier.model import Job, JobState, rfc3339
 
 
@@ -18,20 +19,31 @@ class Why(Struct, frozen=True, kw_only=True):
 
 def why(job: Job, queue: FairQueue, *, now: float, draining: bool) -> Why:
     """Say what stands between a job and its delivery."""
-    if job.status in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
+    if job.status is JobState.PENDING:
+        return _pending(job, queue, now=now, draining=draining)
+    if job.status is not JobState.PROCESSING:
         return _finished(job)
-    if job.status is JobState.PENDING and job.next_attempt_at is not None and job.next_attempt_at > now:
-        return _waits_for_time(job, job.next_attempt_at, queue.lane(job.lane))
     if draining:
-        return Why(status=job.status, reason="stopping", detail="The notifier is stopping; it goes on after.")
-    if job.status is JobState.PROCESSING:
-        claim = queue.claims.get((job.id, job.claim))
-        if claim is None:
-            detail = "A worker elsewhere holds it; should that be gone, it comes again when its claim ends."
-            return Why(status=job.status, reason="in_flight", detail=detail)
-        if not queue.is_waiting(claim):
-            return Why(status=job.status, reason="in_flight", detail="An attempt is under way.")
+        return _stopping(job)
+    claim = queue.claims.get((job.id, job.claim))
+    if claim is None:
+        detail = "A worker elsewhere holds it; should that be gone, it comes again when its claim ends."
+        return Why(status=job.status, reason="in_flight", detail=detail)
+    if not queue.is_waiting(claim):
+        return Why(status=job.status, reason="in_flight", detail="An attempt is under way.")
     return _waits_its_turn(job, queue)
+
+
+def _pending(job: Job, queue: FairQueue, *, now: float, draining: bool) -> Why:
+    if (held := queue.limits(job.lane).held) is not None:
+        return Why(status=job.status, reason=held.reason, detail=held.detail)
+    if job.next_attempt_at is not None and job.next_attempt_at > now:
+        return _waits_for_time(job, job.next_attempt_at, queue.lane(job.lane))
+    return _stopping(job) if draining else _waits_its_turn(job, queue)
+
+
+def _stopping(job: Job) -> Why:
+    return Why(status=job.status, reason="stopping", detail="The notifier is stopping; it goes on after.")
 
 
 def _finished(job: Job) -> Why:
@@ -46,9 +58,9 @@ def _finished(job: Job) -> Why:
 
 
 def _waits_for_time(job: Job, until: float, lane: Lane | None) -> Why:
-    # Within a second: those in flight with the one that paused it failed a little later.
-    if lane is not None and lane.paused_until is not None and until < lane.paused_until + 1:
-        return _paused(job, lane)
+    # Within a second: those in flight with the one that stopped it failed a little later.
+    if lane is not None and lane.stop is not None and until < lane.stop.until + 1:
+        return _stopped(job, lane.stop)
     if job.error is None and not job.attempts:
         detail = f"It is scheduled for {rfc3339(until)}."
         return Why(status=job.status, reason="scheduled", detail=detail, until=until)
@@ -57,19 +69,17 @@ def _waits_for_time(job: Job, until: float, lane: Lane | None) -> Why:
     return Why(status=job.status, reason="backoff", detail=detail, until=until)
 
 
-def _paused(job: Job, lane: Lane) -> Why:
-    return Why(
-        status=job.status,
-        reason="lane_paused",
-        detail=f"Lane {lane.name} waits, at no cost to its jobs: {lane.pause_reason}",
-        until=lane.paused_until,
-    )
+def _stopped(job: Job, stop: Stop) -> Why:
+    return Why(status=job.status, reason=stop.reason, detail=stop.detail, until=stop.until)
 
 
 def _waits_its_turn(job: Job, queue: FairQueue) -> Why:
+    """Say what keeps a due job: its lane's stop or limits first, then what all lanes share."""
     lane = queue.lane(job.lane)
-    if lane is not None and lane.paused_until is not None:
-        return _paused(job, lane)
+    if lane is not None and lane.stop is not None:
+        return _stopped(job, lane.stop)
+    if lane is not None and (limited := _limited(lane, queue.timer())) is not None:
+        return Why(status=job.status, reason=limited[0], detail=limited[1])
     free = queue.workers - queue.busy
     if not room_for(job.priority, free, queue.workers):
         detail = f"All {queue.workers} workers are at other attempts, or kept for jobs of higher priority."
@@ -79,3 +89,15 @@ def _waits_its_turn(job: Job, queue: FairQueue) -> Why:
         detail = f"Lane {job.lane} has {busy} attempts under way, its share while {free} workers are free."
         return Why(status=job.status, reason="lane_limit", detail=detail)
     return Why(status=job.status, reason="due", detail="It is due and about to be attempted.")
+
+
+def _limited(lane: Lane, now: float) -> tuple[str, str] | None:
+    """What a lane is held to that keeps its jobs just now: a stable word, and a sentence."""
+    if lane.breaker is not None and lane.breaker.tripped:
+        tried = "is under way" if lane.flying else "comes next"
+        return "breaker_half_open", f"Lane {lane.name} is tried with one attempt at a time, which {tried}."
+    if lane.flying >= lane.most_in_flight:
+        return "max_in_flight", f"Lane {lane.name} has {lane.flying} attempts under way, as many as it may."
+    if lane.bucket is not None and lane.bucket.wait(now):
+        return "rate_limit", f"Lane {lane.name} goes at {lane.limits.rate:g} attempts a second."
+    return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from notifier.config import Retry
-from notifier.errors import DeliveryError, Permanent, Transient, Unavailable, Unknown
+from notifier.errors import DeliveryError, Permanent, Transient, Unavailable, Unknown, Withdrawn
 from notifier.model import Job, JobError, JobState, Outcome
 
 MAX_MESSAGE = 1000
@@ -55,6 +55,8 @@ def decide(
     why = JobError(printable(str(error.code), MAX_CODE), printable(error.message))
     if isinstance(error, Unavailable):
         return _again(Outcome.RETRY, max(now, paused_until), why, spent=False)
+    if isinstance(error, Withdrawn):
+        return Decision(status=JobState.CANCELLED, outcome=Outcome.FAILED, spent=False, error=why)
     spent = job.attempts + 1
     if isinstance(error, Permanent) or spent > len(schedule):
         outcome = Outcome.UNKNOWN if isinstance(error, Unknown) else Outcome.FAILED

@@ -15,7 +15,8 @@ from notifier.channels import Channel, ChannelContext
 from notifier.channels.signing import new_secret
 from notifier.config import Config, load_config
 from notifier.dispatch.dispatcher import Dispatcher
-from notifier.dispatch.pool import WorkerPool, log_failed
+from notifier.dispatch.limits import limits_in
+from notifier.dispatch.pool import NO_SUBSCRIBERS, WorkerPool, log_failed
 from notifier.dispatch.queue import FairQueue
 from notifier.errors import DrainingError, InvalidEventError, StoreError
 from notifier.ingest import Incoming, from_event
@@ -65,7 +66,10 @@ class Notifier:
         lanes = {name: each.lane for name, each in self.channels.items()}
         self.router = Router(config.routes, config.retry, lanes)
         concurrency = config.workers.concurrency
-        self.queue = FairQueue(capacity=min(max(256, 16 * concurrency), 4096), workers=concurrency)
+        self.limits_of = limits_in(config.lanes)
+        self.queue = FairQueue(
+            capacity=min(max(256, 16 * concurrency), 4096), workers=concurrency, limits_of=self.limits_of
+        )
         self.metrics.held.set_function(lambda: len(self.queue.claims))
         self.metrics.in_flight.set_function(lambda: self.queue.busy)
         self.dispatcher = Dispatcher(
@@ -85,7 +89,8 @@ class Notifier:
             clock=self.clock,
             random=overrides.random,
             metrics=self.metrics,
-            on_retry=self.dispatcher.due,
+            endpoints=NO_SUBSCRIBERS,
+            on_due=self.dispatcher.due,
         )
         self.replays = Replays(self.store, self.clock, self.dispatcher.sweep)
         self.upkeep = Upkeep(
@@ -188,8 +193,10 @@ class Notifier:
         try:
             added = await self.store.add(submissions)
         except BaseException:
-            # It may be stored all the same (a caller that was cancelled, a commit of unknown result).
-            self.dispatcher.sweep()
+            # They may be stored all the same (a caller that was cancelled, a commit of unknown result): the
+            # claim by name stands behind them in the writer's queue, and leaves alone what isn't there.
+            for submission in submissions:
+                self.dispatcher.offer(submission.event, submission.jobs)
             raise
         for each in added:
             self._count(each)

@@ -1,21 +1,23 @@
 """Keeps the window filled: takes over what was just committed, and claims from the store what is due.
 
-While a lane has no older due work in the store, its new jobs go from memory straight to the queue. Lanes
-known to have more in the store are `behind`, and are caught up as they get room.
+While a lane has no older due work in the store, its new jobs go from memory straight to the queue. Which
+lanes have work in the store, and from when on, stands in the agendas; a sweep fills them at the start,
+and whenever something became due that can't be told lane by lane.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import islice
+from contextlib import suppress
+from functools import partial
 
 import msgspec
 import structlog
 
+from notifier.dispatch.agenda import Agenda
 from notifier.dispatch.queue import FairQueue
 from notifier.metrics import Metrics
 from notifier.model import Claim, EventRecord, Job, JobState, Priority
-from notifier.store.base import WINDOW_BYTES, Store
+from notifier.store.base import Store
 
 BATCH = 500
 """Jobs that one claim takes at most."""
@@ -23,9 +25,10 @@ BATCH = 500
 _ENOUGH = {Priority.HIGH: 16, Priority.NORMAL: 8, Priority.LOW: 8}
 """The part of the window (1/16, 1/8) whose being free makes it worth to look through the store. What normal
 jobs leave to high ones is always enough for those."""
-_LANES_AT_ONCE = 256
-_MAX_BEHIND = 10_000
-_SWEEP_PAUSE = 0.02
+_LANES_A_CLAIM = 256
+_LANES_A_LOOK = 512
+_PAUSE = 0.02
+"""Seconds between looks at what has become due: what does within them is claimed together."""
 _SAFETY_NET = 30.0
 """Seconds after which the store is looked through even if nobody said that anything is due."""
 _RETRY_AFTER = 1.0
@@ -53,9 +56,11 @@ class Dispatcher:
         self._claim_timeout = claim_timeout
         self._metrics = metrics
         self._handed: list[Claim] = []
-        self._behind: tuple[dict[str, None], ...] = tuple({} for _ in Priority)
-        self._unswept = set(Priority)
-        self._due_at: float | None = None
+        self._agendas = tuple(Agenda() for _ in Priority)
+        self._unswept: dict[Priority, str] = dict.fromkeys(Priority, "")
+        """The priorities whose lanes in the store aren't all in the agenda, and the lane to look on after."""
+        self._sweep_at = 0.0
+        """When the safety net is cast next, by the loop's time."""
         self._wake = asyncio.Event()
         self._stopping = False
         queue.on_room = self._room_freed
@@ -68,23 +73,25 @@ class Dispatcher:
         for job in jobs:
             if job.status is not JobState.PENDING or job.next_attempt_at is None:
                 continue
-            if job.next_attempt_at > now:
-                self.due(job.next_attempt_at)
-            elif self._can_take_over(job):
+            if job.next_attempt_at <= now and self._can_take_over(job):
                 self._handed.append(Claim(job, event))
+                self._wake.set()
             else:
-                self._fall_behind(job.priority, job.lane)
-        self._wake.set()
+                self.due(job.lane, job.priority, job.next_attempt_at)
 
-    def due(self, at: float) -> None:
-        """Take note that a job in the store becomes due at a time."""
-        if self._due_at is None or at < self._due_at:
-            self._due_at = at
+    def due(self, lane: str, priority: int, at: float) -> None:
+        """Take note that a job of a lane, in the store, becomes due at a time."""
+        agenda = self._agendas[priority]
+        before = agenda.next_time
+        agenda.note(lane, at, self._clock())
+        if agenda.overflowed:
+            self._look_again(Priority(priority))
+        if agenda.has_ready or before is None or at < before:
             self._wake.set()
 
     def sweep(self) -> None:
         """Look through the whole store soon: something became due that can't be told lane by lane."""
-        self._unswept.update(Priority)
+        self._unswept = dict.fromkeys(Priority, "")
         self._wake.set()
 
     def stop(self) -> None:
@@ -96,6 +103,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Keep the window filled until `stop`."""
+        self._sweep_at = asyncio.get_running_loop().time() + _SAFETY_NET
         while not self._stopping:
             try:
                 if not await self._round():
@@ -113,42 +121,39 @@ class Dispatcher:
         if self._handed:
             await self._take_over()
             return True
-        if any(map(self._can_sweep, Priority)):
-            await self._sweep()
-            return True
-        return await self._catch_up()
+        now = self._clock()
+        for priority, agenda in zip(Priority, self._agendas, strict=True):
+            agenda.advance(now)
+            if agenda.sweep_at is not None and agenda.sweep_at <= now:
+                self._look_again(priority)
+        looked = await self._look()
+        return await self._claim_some() or looked
 
     async def _wait(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-        except TimeoutError:
-            self._due_at = None
+        self._wake.clear()
+        if (now := asyncio.get_running_loop().time()) >= self._sweep_at:
+            self._sweep_at = now + _SAFETY_NET
             self.sweep()
-        finally:
-            self._wake.clear()
 
     def _until_due(self) -> float:
-        if self._due_at is None:
-            return _SAFETY_NET
-        return min(_SAFETY_NET, max(_SWEEP_PAUSE, self._due_at - self._clock()))
+        """Seconds until there is something to do that nobody will tell of."""
+        times = [agenda.next_time for agenda in self._agendas if agenda.next_time is not None]
+        return min(_SAFETY_NET, max(_PAUSE, min(times, default=float("inf")) - self._clock()))
 
-    def _room_freed(self) -> None:
-        if self._unswept or any(self._behind):
+    def _room_freed(self, lane: str) -> None:
+        unparked = [agenda.unpark(lane) for agenda in self._agendas]
+        if any(unparked) or any(agenda.has_ready for agenda in self._agendas):
             self._wake.set()
 
     # Taking over ---------------------------------------------------------------------------------
 
     def _can_take_over(self, job: Job) -> bool:
-        if job.priority in self._unswept or self._stopping or job.lane in self._behind[job.priority]:
+        if job.priority in self._unswept or self._stopping or self._agendas[job.priority].is_behind(job.lane):
             return False
         return len(self._handed) < self._queue.share(job.lane, job.priority)
-
-    def _fall_behind(self, priority: int, lane: str) -> None:
-        self._behind[priority].setdefault(lane)
-        if len(self._behind[priority]) > _MAX_BEHIND:
-            self._behind[priority].clear()
-            self._unswept.add(Priority(priority))
 
     async def _take_over(self) -> None:
         """Claim what was handed over; what meanwhile was claimed or cancelled otherwise is dropped."""
@@ -168,90 +173,69 @@ class Dispatcher:
                 )
                 self._queue.put(Claim(job, claim.event))
 
+    # Looking through the store -------------------------------------------------------------------
+
+    def _look_again(self, priority: Priority) -> None:
+        """Begin once more with a priority, when its agenda has room."""
+        agenda = self._agendas[priority]
+        agenda.overflowed, agenda.sweep_at = False, None
+        self._unswept[priority] = ""
+
+    async def _look(self) -> bool:
+        """Put some more lanes that have work in the store on the agenda, of the highest priority unswept."""
+        for priority, after in self._unswept.items():
+            if not self._agendas[priority].full:
+                await self._look_at(priority, after)
+                return True
+        return False
+
+    async def _look_at(self, priority: Priority, after: str) -> None:
+        now, agenda = self._clock(), self._agendas[priority]
+        found = await self._store.lanes(priority=priority, after=after, limit=_LANES_A_LOOK)
+        if self._unswept.get(priority) != after:
+            return  # a sweep was asked for meanwhile: it begins again
+        for lane, at in found:
+            agenda.note(lane, at, now)
+        if agenda.overflowed:
+            agenda.overflowed = False  # not all found room: they are looked at again
+        elif len(found) < _LANES_A_LOOK:
+            del self._unswept[priority]
+        else:
+            self._unswept[priority] = found[-1][0]
+
     # Claiming ------------------------------------------------------------------------------------
 
     def _has_room(self, priority: Priority) -> bool:
         """Whether enough is free to be worth a claim."""
         return self._queue.room(priority) * _ENOUGH[priority] >= self._queue.capacity
 
-    def _can_sweep(self, priority: Priority) -> bool:
-        return priority in self._unswept and self._has_room(priority)
-
-    async def _sweep(self) -> None:
-        """Claim due jobs of all lanes; then ask when the next become due."""
-        begun = self._clock()
-        self._due_at = None
-        for priority in filter(self._can_sweep, Priority):
-            await self._sweep_one(priority)
-        # Since the beginning: what became due meanwhile may have come too late for its claim.
-        if (due := await self._store.next_due(begun)) is not None:
-            self.due(due)
-
-    async def _sweep_one(self, priority: Priority) -> None:
-        self._unswept.discard(priority)
-        crowded = self._queue.crowded(priority)
-        limit = min(BATCH, self._queue.room(priority))
-        per_lane = max(1, limit // 2)
-        claims = await self._claim(priority, limit, per_lane, exclude=crowded)
-        full = (lane for lane, count in _by_lane(claims).items() if count >= per_lane)
-        for lane in (*crowded, *full):
-            self._fall_behind(priority, lane)
-        if _cut_short(claims, limit):
-            self._unswept.add(priority)
-
-    async def _catch_up(self) -> bool:
-        """Claim for lanes that are behind and have room again, the highest priority first."""
-        for priority in Priority:
-            behind = self._behind[priority]
-            ready = (lane for lane in behind if not self._queue.is_crowded(lane, priority))
-            lanes = [*islice(ready, _LANES_AT_ONCE)]
-            limit = min(BATCH, self._queue.room(priority))
-            if lanes and limit and (priority is Priority.HIGH or self._has_room(priority)):
-                await self._catch_up_lanes(priority, lanes, limit)
+    async def _claim_some(self) -> bool:
+        """Claim for lanes that are ready and not crowded, of the highest priority that has any."""
+        for priority, agenda in zip(Priority, self._agendas, strict=True):
+            if not agenda.has_ready or not self._has_room(priority):
+                continue
+            crowded = partial(self._queue.is_crowded, priority=priority)
+            lanes = agenda.choose(_LANES_A_CLAIM, crowded, self._queue.is_held)
+            if lanes:
+                await self._claim(priority, agenda, lanes)
                 return True
         return False
 
-    async def _catch_up_lanes(self, priority: int, lanes: Sequence[str], limit: int) -> None:
-        """Claim for some lanes that are behind; those served, and still behind, are last in turn then."""
-        behind = self._behind[priority]
-        per_lane = max(1, min(self._queue.share(lane, priority) for lane in lanes))
-        claims = await self._claim(priority, limit, per_lane, only=lanes)
-        served, cut_short = _by_lane(claims), _cut_short(claims, limit)
-        for lane in served if cut_short else lanes:
-            behind.pop(lane, None)
-            if cut_short or served[lane] >= per_lane:
-                self._fall_behind(priority, lane)
-
-    async def _claim(
-        self,
-        priority: int,
-        limit: int,
-        per_lane: int,
-        *,
-        exclude: Sequence[str] = (),
-        only: Sequence[str] | None = None,
-    ) -> list[Claim]:
+    async def _claim(self, priority: Priority, agenda: Agenda, lanes: list[str]) -> None:
         now = self._clock()
-        claims = await self._store.claim(
-            priority=priority,
-            limit=limit,
-            per_lane=per_lane,
-            exclude=exclude,
-            only=only,
-            now=now,
-            until=now + self._claim_timeout,
-        )
-        for claim in claims:
+        agenda.begin_claim(lanes)
+        try:
+            claimed = await self._store.claim_lanes(
+                priority=priority,
+                lanes=lanes,
+                limit=min(BATCH, self._queue.room(priority)),
+                per_lane=max(1, min(self._queue.share(lane, priority) for lane in lanes)),
+                now=now,
+                until=now + self._claim_timeout,
+            )
+        except BaseException:
+            agenda.give_up_claim()
+            raise
+        for claim in claimed.claims:
             self._queue.put(claim)
-        return claims
-
-
-def _by_lane(claims: Sequence[Claim]) -> Counter[str]:
-    """How many each lane gave."""
-    return Counter(claim.job.lane for claim in claims)
-
-
-def _cut_short(claims: Sequence[Claim], limit: int) -> bool:
-    """Whether a claim ended for want of room, not of due jobs."""
-    size = sum(len(memoryview(claim.event.data)) for claim in claims)
-    return len(claims) >= limit or size >= WINDOW_BYTES
+        agenda.end_claim(claimed.next_due, {claim.job.lane for claim in claimed.claims}, self._clock())

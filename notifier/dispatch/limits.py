@@ -1,12 +1,22 @@
-"""How much one lane, and one priority, may take of what all share.
+"""How much one lane, and one priority, may take of what all share; and what a lane is held to by itself.
 
-Both rules keep something free without anyone setting a number. A lane may hold no more than what is left
-free (dynamic thresholds: Choudhury & Hahne, IEEE/ACM ToN 6(2), 1998): alone it gets half of everything,
-and n lanes that hang leave 1/(n+1) to the others. A priority leaves a part to those above it.
+The first needs no number set by anyone. A lane may hold no more than what is left free (dynamic
+thresholds: Choudhury & Hahne, IEEE/ACM ToN 6(2), 1998): alone it gets half of everything, and n lanes
+that hang leave 1/(n+1) to the others. A priority leaves a part to those above it.
 """
+
+import math
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from notifier.config import Lanes
 
 _RESERVED = (0.0, 1 / 16, 1 / 4)
 """What each priority leaves, high to low."""
+_INSTANT = 1e-8
+_AHEAD = 2
+"""Seconds' worth, and times its cap in flight, that the window holds of a lane with limits."""
 
 
 def lane_may_take(taken: int, free: int) -> bool:
@@ -17,3 +27,88 @@ def lane_may_take(taken: int, free: int) -> bool:
 def room_for(priority: int, free: int, total: int) -> int:
     """How many of `total` a priority may still take while `free` are left."""
     return max(0, free - int(total * _RESERVED[priority]))
+
+
+class Held(Struct, frozen=True):
+    """Why nothing of a lane goes out until an operator says so: a stable word, and a sentence."""
+
+    reason: str
+    detail: str
+
+
+class Limits(Struct, frozen=True):
+    """What one lane is held to, beside its fair share. None: nothing."""
+
+    rate: float | None = None
+    """Attempts a second."""
+    burst: float | None = None
+    """Attempts that may go at once after a quiet while; None: those of one second, and at least one."""
+    max_in_flight: int | None = None
+    held: Held | None = None
+
+    @property
+    def most_held(self) -> float:
+        """How many of its jobs the window has use for: more would only lie there."""
+        if self.held is not None:
+            return 0
+        by_rate = math.inf if self.rate is None else max(_AHEAD, math.ceil(_AHEAD * self.rate))
+        return min(by_rate, math.inf if self.max_in_flight is None else _AHEAD * self.max_in_flight)
+
+    def bucket(self, now: float) -> "Bucket | None":
+        """The bucket that keeps its rate, full; `now` in the seconds of any steady clock."""
+        if self.rate is None:
+            return None
+        return Bucket(self.rate, max(1.0, self.rate if self.burst is None else self.burst), now)
+
+
+UNLIMITED = Limits()
+LimitsOf = Callable[[str], Limits]
+"""Says what the lane of a name is held to."""
+
+
+def limits_in(lanes: Sequence[Lanes]) -> LimitsOf:
+    """Make the look-up of `[[lanes]]`: the first entry that names a lane counts."""
+    made = [(each, Limits(each.rate_limit, each.burst, each.max_in_flight)) for each in lanes]
+
+    def limits_of(lane: str) -> Limits:
+        return next((limits for each, limits in made if each.names(lane)), UNLIMITED)
+
+    return limits_of
+
+
+class Bucket:
+    """A token bucket: in any t seconds it gives at most `burst + rate * t`."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._at = now
+
+    def wait(self, now: float) -> float:
+        """Seconds until one may be taken; 0: now."""
+        seconds = (1 - self.left(now)) / self._rate
+        # One that was slept to its end is over, whatever the rounding: a timer would be set again and again.
+        return seconds if seconds > _INSTANT else 0.0
+
+    def is_full(self, now: float) -> bool:
+        """Whether there is nothing to remember: a new one would be the same."""
+        return self.left(now) >= self._burst
+
+    def take(self, now: float) -> None:
+        """Take one; only where `wait` is 0."""
+        self._fill(now)
+        self._tokens -= 1
+
+    def _fill(self, now: float) -> None:
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
+        self._at = max(self._at, now)
+
+    def left(self, now: float) -> float:
+        """How many may be taken at once."""
+        self._fill(now)
+        return self._tokens
+
+    def begin_with(self, tokens: float) -> None:
+        """Hold no more than so many to begin with."""
+        self._tokens = min(self._tokens, tokens)

@@ -7,18 +7,20 @@ worker goes on.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 import structlog
 
 from notifier.channels import Channel, Content, Message, Receipt
 from notifier.config import Config
+from notifier.dispatch.health import LaneHealth
 from notifier.dispatch.queue import FairQueue
-from notifier.errors import DeliveryError, Permanent, StoreError, Transient, Unavailable
+from notifier.errors import DeliveryError, Permanent, StoreError, Transient, Withdrawn
 from notifier.metrics import Metrics
-from notifier.model import Attempt, Claim, Job, JobError, JobState
+from notifier.model import Attempt, Claim, Endpoint, Job, JobError, JobState
 from notifier.rendering import Renderer
-from notifier.retry import Decision, decide, mask, pause_after, printable
+from notifier.retry import Decision, decide, mask, printable
 from notifier.routing import Router
 from notifier.store.base import Settlement, Store
 
@@ -26,6 +28,42 @@ _LARGEST_CODE = 999_999
 _SETTLE_BACKOFF = (0.05, 0.2, 1.0, 5.0)
 
 _log = structlog.get_logger(__name__)
+
+
+class Subscribers(Protocol):
+    """The endpoints, as far as a worker knows them. Times are seconds since the epoch."""
+
+    def get(self, endpoint_id: str) -> Endpoint | None:
+        """Return an endpoint as it stands now; None for one that is gone."""
+
+    async def delivered(self, endpoint_id: str, now: float) -> None:
+        """Take note that its receiver took something."""
+
+    async def failed(self, endpoint_id: str, error: DeliveryError, now: float) -> None:
+        """Take note that an attempt of it failed."""
+
+    async def breaker_opened(self, endpoint_id: str, now: float) -> None:
+        """Take note that its lane's breaker opened."""
+
+
+class _Nobody:
+    """No endpoints at all."""
+
+    def get(self, endpoint_id: str) -> Endpoint | None:  # noqa: ARG002 - as the protocol has it
+        """There is none."""
+        return None
+
+    async def delivered(self, endpoint_id: str, now: float) -> None:
+        """Nobody cares."""
+
+    async def failed(self, endpoint_id: str, error: DeliveryError, now: float) -> None:
+        """Nobody cares."""
+
+    async def breaker_opened(self, endpoint_id: str, now: float) -> None:
+        """Nobody cares."""
+
+
+NO_SUBSCRIBERS: Subscribers = _Nobody()
 
 
 class WorkerPool:
@@ -43,7 +81,8 @@ class WorkerPool:
         clock: Callable[[], float],
         random: Callable[[], float],
         metrics: Metrics,
-        on_retry: Callable[[float], None],
+        endpoints: Subscribers,
+        on_due: Callable[[str, int, float], None],
     ) -> None:
         self._config = config
         self._queue = queue
@@ -54,7 +93,10 @@ class WorkerPool:
         self._clock = clock
         self._random = random
         self._metrics = metrics
-        self._on_retry = on_retry
+        self._endpoints = endpoints
+        self._health = LaneHealth(queue, config, clock)
+        self._on_due = on_due
+        self._giving_back: set[asyncio.Task[None]] = set()
         self._workers: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -79,9 +121,16 @@ class WorkerPool:
             _, late = await asyncio.wait(self._workers, timeout=seconds)
             for worker in late:
                 worker.cancel()
-            await asyncio.gather(*self._workers, return_exceptions=True)
+            await asyncio.gather(*self._workers, *self._giving_back, return_exceptions=True)
             self._workers.clear()
             await self._release_all(self._queue.close())
+
+    def give_back(self, claims: Sequence[Claim], until: float = 0.0) -> None:
+        """Give jobs back that no worker has begun, without an attempt spent; none is due before `until`."""
+        if claims:
+            task = asyncio.create_task(self._release_all(claims, until), name="give back")
+            self._giving_back.add(task)
+            task.add_done_callback(self._giving_back.discard)
 
     # One worker ----------------------------------------------------------------------------------
 
@@ -108,22 +157,20 @@ class WorkerPool:
         job, answer = await self._answer(claim)
         duration = time.perf_counter() - clock
         try:
-            until, withdrawn = self._note_health(job, answer)
-            await self._settle(self._settlement(claim, job, answer, started, duration, until=until))
+            until = await self._note_health(job, answer)
+            await self._settle(job, self._settlement(claim, job, answer, started, duration, until=until))
         except Exception as error:
             # A channel may raise what can't be written, such as a message that is no text.
-            failure = _failure(error, claim.job)
-            await self._settle(self._settlement(claim, claim.job, failure, started, duration, until=0.0))
-        else:
-            if withdrawn:
-                await self._release_all(withdrawn, until)
+            job, failure = claim.job, _failure(error, claim.job)
+            await self._settle(job, self._settlement(claim, job, failure, started, duration, until=0.0))
 
     async def _answer(self, claim: Claim) -> tuple[Job, Receipt | DeliveryError]:
         """Deliver. Whatever is raised on the way is the job's failure, save that we are being stopped."""
         job = claim.job
         try:
-            job = self._made_out(claim)
-            return job, await self._deliver(job, claim)
+            endpoint = self._endpoint_of(job)
+            job = self._made_out(claim, endpoint)
+            return job, await self._deliver(job, claim, endpoint)
         except DeliveryError as error:
             return job, error
         except BaseException as error:
@@ -131,15 +178,26 @@ class WorkerPool:
                 raise
             return job, _failure(error, job)
 
-    def _made_out(self, claim: Claim) -> Job:
-        """The job, its destination made out anew where that failed when it was born."""
+    def _endpoint_of(self, job: Job) -> Endpoint | None:
+        """The subscription that a job is for, as it stands now. Raises Withdrawn where it is gone."""
+        if job.endpoint is None:
+            return None
+        endpoint = self._endpoints.get(job.endpoint)
+        if endpoint is None:
+            raise Withdrawn("its endpoint was deleted", code="endpoint_deleted")
+        return endpoint
+
+    def _made_out(self, claim: Claim, endpoint: Endpoint | None) -> Job:
+        """The job as it is now, with its endpoint's template, and a destination that it was born without."""
         job = claim.job
+        if endpoint is not None and endpoint.template != job.template:
+            job = msgspec.structs.replace(job, template=endpoint.template)
         if job.destination is not None:
             return job
         destination, lane, locale = self._router.resolve(job, claim.event, claim.event.decoded_data())
         return msgspec.structs.replace(job, destination=destination, lane=lane, locale=locale)
 
-    async def _deliver(self, job: Job, claim: Claim) -> Receipt:
+    async def _deliver(self, job: Job, claim: Claim, endpoint: Endpoint | None) -> Receipt:
         """Deliver, within the channel's time. One that returns no receipt is taken at its word."""
         channel = self._channels.get(job.channel)
         if channel is None:
@@ -149,6 +207,7 @@ class WorkerPool:
             event=claim.event,
             content=self._render(job, claim, channel),
             settings=self._config.channels.others.get(job.channel, {}),
+            endpoint=endpoint,
         )
         if channel.timeout is None:
             receipt = await channel.deliver(message)
@@ -166,17 +225,28 @@ class WorkerPool:
 
     # What became of it ---------------------------------------------------------------------------
 
-    def _note_health(self, job: Job, answer: Receipt | DeliveryError) -> tuple[float, list[Claim]]:
-        """Pause the lane where its provider is at fault: until when, and which claims it gives back."""
-        if not isinstance(answer, Unavailable):
-            self._queue.healthy(job.lane)
-            return 0.0, []
-        faults = self._queue.fault(job.lane)
-        pause, reason = pause_after(faults), printable(answer.message)
-        until = self._clock() + pause
-        if faults == 1:
-            _log.warning("lane paused", lane=job.lane, seconds=pause, code=answer.code, why=mask(reason))
-        return until, self._queue.pause(job.lane, seconds=pause, until=until, reason=reason)
+    async def _note_health(self, job: Job, answer: Receipt | DeliveryError) -> float:
+        """Tell the lane and the endpoint, if it is for one. Returns until when the lane waits, or 0."""
+        verdict = self._health.note(job.lane, answer)
+        self.give_back(verdict.withdrawn, verdict.until)
+        if job.endpoint is not None:
+            await self._tell_endpoint(job.endpoint, answer, breaker_opened=verdict.breaker_opened)
+        return verdict.until
+
+    async def _tell_endpoint(
+        self, endpoint: str, answer: Receipt | DeliveryError, *, breaker_opened: bool
+    ) -> None:
+        """Tell an endpoint. What goes wrong there must not change what became of the job."""
+        try:
+            if isinstance(answer, DeliveryError):
+                await self._endpoints.failed(endpoint, answer, self._clock())
+                if breaker_opened:
+                    await self._endpoints.breaker_opened(endpoint, self._clock())
+            else:
+                await self._endpoints.delivered(endpoint, self._clock())
+        except Exception:
+            self._metrics.errors.labels("endpoint").inc()
+            _log.exception("an endpoint's health could not be noted", endpoint=endpoint)
 
     def _settlement(
         self,
@@ -211,12 +281,12 @@ class WorkerPool:
             error=decision.error,
             cause=decision.cause,
             spent=decision.spent,
-            attempt=_attempt(decision, answer, started, duration),
+            attempt=None if isinstance(answer, Withdrawn) else _attempt(decision, answer, started, duration),
             destination=job.destination if made_out else None,
             lane=job.lane if made_out else None,
         )
 
-    async def _settle(self, settlement: Settlement) -> None:
+    async def _settle(self, job: Job, settlement: Settlement) -> None:
         """Write it down, however long the store takes: what was delivered must not be forgotten."""
         tries = 0
         while True:
@@ -233,7 +303,7 @@ class WorkerPool:
             self._metrics.stale.inc()
             _log.warning("outcome refused: the claim is no longer held", job=settlement.job_id)
         elif settlement.next_attempt_at is not None:
-            self._on_retry(settlement.next_attempt_at)
+            self._on_due(job.lane, job.priority, settlement.next_attempt_at)
 
     async def _release(self, claim: Claim, until: float = 0.0) -> None:
         """Give a job back without spending an attempt; it is not due before `until`."""
@@ -248,7 +318,8 @@ class WorkerPool:
             error=job.error,
         )
         try:
-            await self._store.settle(release)
+            if await self._store.settle(release):
+                self._on_due(job.lane, job.priority, max(now, until))
         except StoreError:
             _log.exception("a job could not be given back; it is when its claim ends", job=job.id)
 
@@ -309,6 +380,7 @@ def _attempt(decision: Decision, answer: Receipt | DeliveryError, started: float
         status_code=_status_code(answer.status_code),
         error=decision.error,
         response=None if response is None else printable(str(response), 1024),
+        timings=answer.timings,
     )
 
 

@@ -4,10 +4,13 @@ Higher priorities go first; within one, lanes take turns, each within its share 
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from math import inf
 
-from notifier.dispatch.limits import lane_may_take, room_for
+from notifier.dispatch.lanes import BREAKER_OPEN, Lane, Stop
+from notifier.dispatch.limits import UNLIMITED, Limits, LimitsOf, lane_may_take, room_for
 from notifier.model import Claim, Priority
 
 MAX_BYTES = 32 * 1024**2
@@ -16,34 +19,28 @@ MAX_LANES = 10_000
 """Lanes remembered at most beyond those that hold jobs or are paused."""
 
 
-class Lane:
-    """What the window knows of one lane. Counts are by priority."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.waiting: tuple[deque[Claim], ...] = tuple(deque() for _ in Priority)
-        self.held = [0] * len(Priority)
-        self.in_flight = [0] * len(Priority)
-        self.faults = 0
-        self.paused_until: float | None = None
-        self.pause_reason = ""
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is left that must be remembered."""
-        return not any(self.held) and not self.faults and self.paused_until is None
-
-
 class FairQueue:
-    """Claims waiting for workers, at most `capacity` of them, those in flight included."""
+    """Claims waiting for workers, at most `capacity` of them, those in flight included.
 
-    def __init__(self, *, capacity: int, workers: int) -> None:
+    `limits_of` says what the lane of a name is held to; `timer` is a steady clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        workers: int,
+        limits_of: LimitsOf = lambda _lane: UNLIMITED,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.capacity = capacity
         self.workers = workers
+        self.timer = timer
         self.claims: dict[tuple[str, int], Claim] = {}
         """Everything held, by job id and fence: a job whose claim was lost may be held twice for a while."""
-        self.on_room: Callable[[], None] = lambda: None
-        """Called whenever a job leaves, so that more can be claimed."""
+        self.on_room: Callable[[str], None] = lambda _lane: None
+        """Called with the lane whenever a job leaves it or it goes on, so that more can be claimed."""
+        self._limits_of = limits_of
         self._lanes: dict[str, Lane] = {}
         self._turns: tuple[dict[str, None], ...] = tuple({} for _ in Priority)
         self._asking: deque[asyncio.Future[Claim | None]] = deque()
@@ -63,21 +60,27 @@ class FairQueue:
         """How many more jobs of a lane may be claimed: half of what it may still take, to leave some free."""
         room = self.room(priority)
         lane = self._lanes.get(lane_name)
-        if lane is not None and lane.paused_until is not None:
+        if lane is None:
+            most = self._limits_of(lane_name).most_held
+            return (room + 1) // 2 if most == inf else int(min(most, (room + 1) // 2))
+        if lane.stop is not None:
             return 0
-        held = sum(lane.held[: priority + 1]) if lane else 0
-        return (room - held + 1) // 2 if lane_may_take(held, room) else 0
+        held = sum(lane.held[: priority + 1])
+        fair = (room - held + 1) // 2 if lane_may_take(held, room) else 0
+        return fair if lane.most_held == inf else int(min(fair, max(0, lane.most_held - sum(lane.held))))
 
     def is_crowded(self, lane_name: str, priority: int) -> bool:
-        """Whether a lane waits, or holds so much that claiming more of it can wait too."""
+        """Whether a lane is stopped, or holds so much that more of it can wait until a job leaves it."""
         lane = self._lanes.get(lane_name)
         if lane is None:
-            return False
-        return lane.paused_until is not None or sum(lane.held[: priority + 1]) * 2 > self.room(priority)
+            return self._limits_of(lane_name).held is not None
+        if lane.stop is not None or lane.limits.held is not None:
+            return True
+        return sum(lane.held[: priority + 1]) * 2 > self.room(priority) or sum(lane.held) * 2 > lane.most_held
 
-    def crowded(self, priority: int) -> list[str]:
-        """All lanes of which `is_crowded` holds."""
-        return [name for name in self._lanes if self.is_crowded(name, priority)]
+    def is_held(self, lane_name: str) -> bool:
+        """Whether nothing of a lane goes out until an operator says so."""
+        return self._limits_of(lane_name).held is not None
 
     def put(self, claim: Claim) -> None:
         """Take a claimed job in."""
@@ -87,7 +90,7 @@ class FairQueue:
         self._bytes += len(memoryview(claim.event.data))
         lane.held[job.priority] += 1
         lane.waiting[job.priority].append(claim)
-        self._line_up(lane, job.priority)
+        self._line_up(lane)
         self._serve()
 
     # For the workers -----------------------------------------------------------------------------
@@ -112,36 +115,66 @@ class FairQueue:
         lane = self._lanes[claim.job.lane]
         lane.in_flight[claim.job.priority] -= 1
         self._busy -= 1
+        if not lane.unlimited:
+            self._line_up(lane)
         self._forget(claim, lane)
         self._serve()
-        self.on_room()
+        self.on_room(lane.name)
 
-    def pause(self, lane_name: str, *, seconds: float, until: float, reason: str) -> list[Claim]:
-        """Let a lane wait: none of its jobs is handed out for so many seconds. `until` is for people.
+    # What holds a lane up ------------------------------------------------------------------------
 
-        Returns its claims that no worker has begun, to be released: others need the room meanwhile.
+    def stop(self, lane_name: str, stop: Stop, seconds: float) -> list[Claim]:
+        """Let a lane wait: none of its jobs is handed out for so many seconds.
+
+        A lane that waits already waits for whichever ends later. Returns its claims that no worker has
+        begun, to be released: others need the room meanwhile.
         """
         lane = self._lane(lane_name)
-        if self._closed or lane.paused_until is not None:
+        if self._closed or (lane.stop is not None and lane.stop.until >= stop.until):
             return []
-        lane.paused_until = until
-        lane.pause_reason = reason
-        for turns in self._turns:
-            turns.pop(lane_name, None)
-        asyncio.get_running_loop().call_later(seconds, self._resume, lane)
+        if lane.resuming is not None:
+            lane.resuming.cancel()
+        lane.stop = stop
+        lane.resuming = asyncio.get_running_loop().call_later(seconds, self._resume, lane)
+        self._line_up(lane)
         return [*self._take_waiting(lane)]
 
     def fault(self, lane_name: str) -> int:
         """Count a provider's fault on a lane; returns how many came in a row."""
         lane = self._lane(lane_name)
-        if lane.paused_until is None:
-            lane.faults += 1
+        lane.faults += 1
         return lane.faults
 
-    def healthy(self, lane_name: str) -> None:
-        """Forget a lane's faults: its provider answered."""
+    def provider_answered(self, lane_name: str) -> None:
+        """Forget a lane's faults: whatever came back, its provider is there."""
         if (lane := self._lanes.get(lane_name)) is not None:
             lane.faults = 0
+
+    def succeeded(self, lane_name: str) -> None:
+        """Take note that a lane's receiver took something: no fault is held against it any more."""
+        lane = self._lanes.get(lane_name)
+        if lane is None or (not lane.faults and lane.breaker is None):
+            return
+        lane.succeeded(self.timer())
+        if lane.stop is not None and lane.stop.reason == BREAKER_OPEN and lane.resuming is not None:
+            lane.resuming.cancel()
+            self._resume(lane)
+        else:
+            self._line_up(lane)
+
+    def refresh(self, lane_name: str) -> list[Claim]:
+        """Look up anew what a lane is held to. Returns the claims to be released, if it is to be held."""
+        lane = self._lanes.get(lane_name)
+        if lane is None:
+            self.on_room(lane_name)
+            return []
+        lane.hold_to(self._limits_of(lane_name), self.timer())
+        withdrawn = [*self._take_waiting(lane)] if lane.limits.held is not None else []
+        self._line_up(lane)
+        self._drop_if_idle(lane)
+        self._serve()
+        self.on_room(lane_name)
+        return withdrawn
 
     # For people ----------------------------------------------------------------------------------
 
@@ -153,6 +186,14 @@ class FairQueue:
     def lane(self, name: str) -> Lane | None:
         """What the window knows of a lane, or None where there is nothing to know."""
         return self._lanes.get(name)
+
+    def limits(self, name: str) -> Limits:
+        """What a lane is held to."""
+        return self._limits_of(name)
+
+    def remembered(self, name: str) -> Lane:
+        """A lane, to note something on that outlives its jobs."""
+        return self._lane(name)
 
     def is_waiting(self, claim: Claim) -> bool:
         """Whether a held claim still waits for a worker."""
@@ -183,22 +224,26 @@ class FairQueue:
         lane = self._lanes.get(name)
         if lane is None:
             if len(self._lanes) > MAX_LANES:
-                self._forget_faults()
-            lane = self._lanes[name] = Lane(name)
+                self._forget_past()
+            lane = self._lanes[name] = Lane(name, self._limits_of(name), self.timer())
         return lane
 
-    def _forget_faults(self) -> None:
-        """Drop lanes that are only remembered for faults gone by."""
+    def _forget_past(self) -> None:
+        """Drop lanes that are only remembered for failures gone by; a burst that was used up still counts."""
+        now = self.timer()
         for lane in [*self._lanes.values()]:
-            if not any(lane.held) and lane.paused_until is None:
+            if not lane.in_use and (lane.bucket is None or lane.bucket.is_full(now)):
                 del self._lanes[lane.name]
+
+    def _drop_if_idle(self, lane: Lane) -> None:
+        if lane.is_idle(self.timer):
+            self._lanes.pop(lane.name, None)
 
     def _forget(self, claim: Claim, lane: Lane) -> None:
         del self.claims[claim.job.id, claim.job.claim]
         self._bytes -= len(memoryview(claim.event.data))
         lane.held[claim.job.priority] -= 1
-        if lane.idle:
-            del self._lanes[lane.name]
+        self._drop_if_idle(lane)
 
     def _serve(self) -> None:
         """Give waiting workers what may go out now."""
@@ -222,10 +267,23 @@ class FairQueue:
                     return self._hand_out(lane, priority)
         return None
 
-    def _line_up(self, lane: Lane, priority: int) -> None:
-        """Let a lane take its turns, unless it waits or has nothing to go out."""
-        if lane.paused_until is None and lane.waiting[priority]:
-            self._turns[priority].setdefault(lane.name)
+    def _line_up(self, lane: Lane) -> None:
+        """Let a lane take its turns where it has jobs and they may go; if it is only too early, wake then."""
+        may_go = lane.may_go(self.timer())
+        for turns, waiting in zip(self._turns, lane.waiting, strict=True):
+            if may_go and waiting:
+                turns.setdefault(lane.name)
+            else:
+                turns.pop(lane.name, None)
+        if not may_go and (seconds := lane.too_early(self.timer())) and lane.waking is None:
+            lane.waking = asyncio.get_running_loop().call_later(seconds, self._awake, lane)
+
+    def _awake(self, lane: Lane) -> None:
+        """A lane with a rate may have its next attempt now."""
+        lane.waking = None
+        self._line_up(lane)
+        self._drop_if_idle(lane)
+        self._serve()
 
     def _take_back(self, asking: asyncio.Future[Claim | None]) -> None:
         """Put back in its place what a worker was given in the moment that it was cancelled."""
@@ -236,23 +294,25 @@ class FairQueue:
         lane.in_flight[priority] -= 1
         self._busy -= 1
         lane.waiting[priority].appendleft(claim)
-        self._line_up(lane, priority)
+        self._line_up(lane)
         self._serve()
 
     def _hand_out(self, lane: Lane, priority: int) -> Claim:
         claim = lane.waiting[priority].popleft()
         del self._turns[priority][lane.name]
-        if lane.waiting[priority]:
-            self._turns[priority][lane.name] = None
         lane.in_flight[priority] += 1
         self._busy += 1
+        if not lane.unlimited:
+            if lane.bucket is not None:
+                lane.bucket.take(self.timer())
+            self._line_up(lane)
+        elif lane.waiting[priority]:
+            self._turns[priority][lane.name] = None
         return claim
 
     def _resume(self, lane: Lane) -> None:
-        lane.paused_until = None
-        for priority in Priority:
-            self._line_up(lane, priority)
-        if lane.idle:
-            self._lanes.pop(lane.name, None)
+        lane.resumed()
+        self._line_up(lane)
+        self._drop_if_idle(lane)
         self._serve()
-        self.on_room()
+        self.on_room(lane.name)

@@ -12,8 +12,11 @@ from support.builders import NOW, event_record, job, settlement, submission
 from support.clock import Clock
 from support.watched_store import WatchedStore
 
+from notifier.dispatch import agenda
 from notifier.dispatch import dispatcher as module
 from notifier.dispatch.dispatcher import Dispatcher
+from notifier.dispatch.lanes import PAUSED, Stop
+from notifier.dispatch.limits import UNLIMITED, Held, Limits
 from notifier.dispatch.queue import FairQueue
 from notifier.metrics import Metrics
 from notifier.model import Claim, Job, JobState, Priority
@@ -44,9 +47,9 @@ class Dispatch:
 
     async def begin(self) -> None:
         """Set it going, and wait until it has looked through the store once."""
-        seen = self.store.calls["next_due"]
+        seen = self.store.calls["lanes"]
         self._running = asyncio.create_task(self.dispatcher.run())
-        await self.store.called("next_due", seen + 1)
+        await self.store.called("lanes", seen + len(Priority))
         await self.at_rest()
 
     async def at_rest(self) -> None:
@@ -317,12 +320,13 @@ async def test_lanes_known_to_be_behind_are_bounded(
     dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past a number of lanes the whole store is looked through instead; nothing is lost by it."""
-    monkeypatch.setattr(module, "_MAX_BEHIND", 20)
+    monkeypatch.setattr(agenda, "FULL", 10)
     await dispatch.begin()
     held = dispatch.hold(dispatch.queue.capacity)
     posted = [one(lane=f"lane-{number}") for number in range(50)]
     await dispatch.post(*(each for each, _ in posted))
-    assert all(len(behind) <= 20 for behind in dispatch.dispatcher._behind)
+    await dispatch.at_rest()
+    assert all(len(each) <= 20 for each in dispatch.dispatcher._agendas)
     taken = ids(await dispatch.work(len(held) + 50))
     assert {job_.id for _, job_ in posted} <= set(taken)
 
@@ -330,7 +334,7 @@ async def test_lanes_known_to_be_behind_are_bounded(
 async def test_a_paused_lanes_new_jobs_come_when_it_resumes(dispatch: Dispatch) -> None:
     """They stay in the store meanwhile."""
     await dispatch.begin()
-    dispatch.queue.pause("a", seconds=3600, until=NOW + 3600, reason="the relay is down")
+    dispatch.queue.stop("a", Stop(PAUSED, "the relay is down", NOW + 3600), 3600)
     posted = [one(lane="a") for _ in range(3)]
     await dispatch.post(*(each for each, _ in posted))
     await dispatch.at_rest()
@@ -355,10 +359,10 @@ async def test_a_scheduled_job_comes_when_it_is_due_and_not_before(dispatch: Dis
     await dispatch.at_rest()
     assert not dispatch.queue.claims
     dispatch.clock.advance(0.1)
-    await dispatch.post(one(next_attempt_at=NOW + 9999)[0])
+    dispatch.dispatcher._wake.set()
     assert ids(await dispatch.work(1)) == [old[1].id]
     dispatch.clock.advance(3600)
-    await dispatch.post(one(next_attempt_at=NOW + 9999)[0])
+    dispatch.dispatcher._wake.set()
     assert ids(await dispatch.work(1)) == [new[1].id]
 
 
@@ -385,28 +389,95 @@ async def test_a_retried_job_comes_when_its_delay_is_over(dispatch: Dispatch) ->
     claim = await dispatch.next()
     await dispatch.store.settle(settlement(claim, JobState.PENDING, next_attempt_at=NOW + 5))
     dispatch.queue.done(claim)
-    dispatch.dispatcher.due(NOW + 5)
+    dispatch.dispatcher.due(claim.job.lane, NORMAL, NOW + 5)
     await dispatch.at_rest()
     assert not dispatch.queue.claims
     dispatch.clock.advance(5)
-    dispatch.dispatcher.due(NOW)
+    dispatch.dispatcher.sweep()
     again = await dispatch.next()
     assert again.job.id == claim.job.id
     assert (again.job.claim, again.job.attempts) == (2, 1)
 
 
 async def test_a_job_that_becomes_due_during_a_sweep_is_not_overlooked(dispatch: Dispatch) -> None:
-    """Due after the claim looked and before the next due time was asked for, it comes all the same."""
+    """Due only once the sweep has looked at its lane, it comes all the same."""
 
     async def time_passes() -> None:
-        dispatch.store.after.pop("claim", None)
+        dispatch.store.after.pop("lanes", None)
         dispatch.clock.advance(10)
 
     await dispatch.store.keep(one(priority=HIGH, next_attempt_at=NOW + 5)[0])
-    dispatch.store.after["claim"] = time_passes
+    dispatch.store.after["lanes"] = time_passes
     await dispatch.begin()
     async with asyncio.timeout(5):
         await dispatch.work(1)
+
+
+async def test_a_job_that_comes_in_during_a_claim_of_its_lane_is_not_overlooked(dispatch: Dispatch) -> None:
+    """The claim looked before it was there, and said that its lane has nothing more."""
+    late, late_job = one(lane="a")
+
+    async def post() -> None:
+        dispatch.store.after.pop("claim_lanes", None)
+        await dispatch.post(late)
+
+    await dispatch.store.keep(one(lane="a")[0])
+    dispatch.store.after["claim_lanes"] = post
+    await dispatch.begin()
+    async with asyncio.timeout(5):
+        assert (await dispatch.work(2))[1].job.id == late_job.id
+
+
+async def test_ten_thousand_lanes_that_wait_cost_nothing(dispatch: Dispatch) -> None:
+    """Lanes in back-off are looked at once, at the start; then each when its own time has come."""
+    await dispatch.store.keep(
+        *(one(lane=f"lane-{number}", next_attempt_at=NOW + 60 + number)[0] for number in range(10_000))
+    )
+    await dispatch.begin()
+    before = dispatch.store.calls.copy()
+    dispatch.clock.advance(62)
+    await dispatch.post(one(lane="alive")[0])
+    assert Counter(claim.job.lane for claim in await dispatch.work(4)) == Counter(
+        ["alive", "lane-0", "lane-1", "lane-2"]
+    )
+    await dispatch.at_rest()
+    assert dispatch.store.calls - before == {"claim_these": 1, "claim_lanes": 1}
+
+
+async def test_a_held_lanes_backlog_waits_in_the_store(dispatch: Dispatch) -> None:
+    """It isn't claimed, and comes when the lane is resumed."""
+    held = Limits(held=Held("endpoint_paused", "an operator paused it"))
+    limits = {"a": held}
+    dispatch.queue._limits_of = lambda lane: limits.get(lane, UNLIMITED)
+    await dispatch.store.keep(*(one(lane="a")[0] for _ in range(5)))
+    await dispatch.begin()
+    await dispatch.post(one(lane="a")[0], one(lane="b")[0])
+    assert [claim.job.lane for claim in await dispatch.work(1)] == ["b"]
+    await dispatch.at_rest()
+    assert dispatch.store.calls["claim_lanes"] == 0
+    limits.clear()
+    dispatch.queue.refresh("a")
+    dispatch.dispatcher.due("a", NORMAL, NOW)
+    assert len(await dispatch.work(6)) == 6
+
+
+async def test_a_slow_lane_is_claimed_as_it_can_send(dispatch: Dispatch) -> None:
+    """Of a backlog at one a second no more than two are in the window at any time."""
+    now = 0.0
+    dispatch.queue.timer = lambda: now
+    dispatch.queue._limits_of = lambda lane: Limits(rate=1) if lane == "slow" else UNLIMITED
+    await dispatch.store.keep(*(one(lane="slow")[0] for _ in range(100)))
+    await dispatch.begin()
+    for _ in range(10):
+        await dispatch.work(1)
+        await dispatch.at_rest()
+        assert len(dispatch.queue.claims) <= 2
+        lane = dispatch.queue.lane("slow")
+        assert lane is not None
+        assert lane.waking is not None
+        now += 1
+        lane.waking.cancel()
+        dispatch.queue._awake(lane)
 
 
 # When the store fails ------------------------------------------------------------------------------
@@ -419,7 +490,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize("call", ["claim", "next_due"])
+@pytest.mark.parametrize("call", ["claim_lanes", "lanes"])
 async def test_a_claim_that_fails_is_survived(dispatch: Dispatch, call: str) -> None:
     """It is counted, and tried again until the store is back."""
     dispatch.store.failing[call] = 3
@@ -448,8 +519,9 @@ async def test_it_says_that_it_fails_while_it_does(dispatch: Dispatch) -> None:
     async def look() -> None:
         seen.append(dispatch.dispatcher.failing)
 
-    dispatch.store.before["next_due"] = look
-    dispatch.store.failing["claim"] = 2
+    await dispatch.store.keep(one()[0])
+    dispatch.store.before["claim_lanes"] = look
+    dispatch.store.failing["claim_lanes"] = 2
     await dispatch.begin()
     assert seen == [True]
     assert not dispatch.dispatcher.failing
@@ -477,6 +549,6 @@ async def test_a_stop_during_a_claim_loses_nothing(dispatch: Dispatch) -> None:
     async def stop() -> None:
         dispatch.dispatcher.stop()
 
-    dispatch.store.before["claim"] = stop
+    dispatch.store.before["claim_lanes"] = stop
     await dispatch.dispatcher.run()
     assert len(dispatch.queue.close()) == 1

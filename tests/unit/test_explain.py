@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from support.builders import LANE, NOW, event_record, job
 
+from notifier.config import BreakerSection
+from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, Stop
+from notifier.dispatch.limits import Held, Limits
 from notifier.dispatch.queue import FairQueue
 from notifier.explain import Why, why
 from notifier.model import Claim, Job, JobError, JobState, Priority, rfc3339
@@ -89,7 +92,7 @@ def test_a_job_that_comes_later_is_not_told_of_the_drain(queue: FairQueue) -> No
 
 async def test_a_job_of_a_paused_lane_waits_for_the_lane(queue: FairQueue) -> None:
     """Due or not, it says until when, what is wrong with the provider, and that it costs no attempt."""
-    queue.pause(LANE, seconds=60, until=NOW + 60, reason="the relay is down")
+    queue.stop(LANE, Stop(PAUSED, "the relay is down", NOW + 60), 60)
     for waiting in (
         job(next_attempt_at=NOW + 60, error=REFUSED),
         job(next_attempt_at=NOW + 60.2, error=REFUSED),
@@ -98,18 +101,18 @@ async def test_a_job_of_a_paused_lane_waits_for_the_lane(queue: FairQueue) -> No
     ):
         answer = ask(waiting, queue)
         assert (answer.reason, answer.until) == ("lane_paused", NOW + 60)
-        assert answer.detail == f"Lane {LANE} waits, at no cost to its jobs: the relay is down"
+        assert answer.detail == "the relay is down"
 
 
 async def test_a_job_due_long_after_a_pause_does_not_wait_for_it(queue: FairQueue) -> None:
     """A lane that is paused for a minute is no reason for what is scheduled for next week."""
-    queue.pause(LANE, seconds=60, until=NOW + 60, reason="the relay is down")
+    queue.stop(LANE, Stop(PAUSED, "the relay is down", NOW + 60), 60)
     assert ask(job(next_attempt_at=NOW + 9e5), queue).reason == "scheduled"
 
 
 async def test_a_pause_of_another_lane_is_no_reason(queue: FairQueue) -> None:
     """One lane's trouble is its own."""
-    queue.pause("elsewhere", seconds=60, until=NOW + 60, reason="the relay is down")
+    queue.stop("elsewhere", Stop(PAUSED, "the relay is down", NOW + 60), 60)
     assert ask(job(), queue).reason == "due"
 
 
@@ -164,6 +167,40 @@ async def test_a_high_job_does_not_wait_for_what_is_below_it(queue: FairQueue) -
     await busy(queue, [LANE, LANE], priority=Priority.LOW)
     assert ask(held(queue, priority=Priority.LOW), queue).reason == "lane_limit"
     assert ask(job(priority=Priority.HIGH), queue).reason == "due"
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason", "detail"),
+    [
+        (Limits(max_in_flight=1), "max_in_flight", "has 1 attempts under way, as many as it may"),
+        (Limits(rate=0.5), "rate_limit", "goes at 0.5 attempts a second"),
+        (Limits(held=Held("endpoint_paused", "It is paused.")), "endpoint_paused", "It is paused."),
+    ],
+)
+async def test_a_job_waits_for_what_its_lane_is_held_to(limits: Limits, reason: str, detail: str) -> None:
+    """Each limit is named, with its number."""
+    queue = FairQueue(capacity=256, workers=4, limits_of=lambda _lane: limits, timer=lambda: 0.0)
+    if limits.held is None:
+        await busy(queue, [LANE])
+    answer = ask(job(), queue)
+    assert answer.reason == reason
+    assert detail in answer.detail
+    queue.close()
+
+
+async def test_a_job_behind_a_breaker_waits_for_it_and_then_for_the_probe(queue: FairQueue) -> None:
+    """Until when it is open; then that one at a time is let through."""
+    queue.remembered(LANE).failed(BreakerSection(failures=1), 0.0)
+    queue.stop(LANE, Stop(BREAKER_OPEN, "The breaker is open.", NOW + 30), 3600)
+    answer = ask(job(), queue)
+    assert (answer.reason, answer.until) == ("breaker_open", NOW + 30)
+    lane = queue.lane(LANE)
+    assert lane is not None
+    queue._resume(lane)
+    await busy(queue, [LANE])
+    answer = ask(job(), queue)
+    assert (answer.reason, answer.until) == ("breaker_half_open", None)
+    assert "which is under way" in answer.detail
 
 
 def test_a_due_job_with_nothing_in_its_way_is_about_to_go(queue: FairQueue) -> None:

@@ -1,4 +1,4 @@
-"""The two rules of sharing: what one lane may take, and what one priority leaves to those above it."""
+"""What one lane may take of what all share, what a priority leaves, and a lane's own limits."""
 
 from collections import Counter
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.dispatch.limits import lane_may_take, room_for
+from notifier.config import Lanes
+from notifier.dispatch.limits import UNLIMITED, Bucket, Held, Limits, lane_may_take, limits_in, room_for
 from notifier.model import Priority
 
 
@@ -63,3 +64,83 @@ def test_a_lower_priority_leaves_a_part_to_those_above(priority: str, most: int)
 def test_one_worker_serves_every_priority(priority: Priority) -> None:
     """Nothing is set aside where there is nothing to divide."""
     assert room_for(priority, 1, 1) == 1
+
+
+# What a lane is held to ----------------------------------------------------------------------------
+
+
+@given(
+    rate=st.floats(0.01, 1000),
+    burst=st.integers(1, 50),
+    steps=st.lists(st.floats(0, 10), min_size=1, max_size=200),
+)
+def test_no_stretch_of_time_sees_more_than_the_burst_and_the_rate(
+    rate: float, burst: int, steps: list[float]
+) -> None:
+    """Whenever it is asked: in any t seconds at most `burst + rate * t`."""
+    now, bucket, taken = 0.0, Bucket(rate, burst, 0.0), list[float]()
+    for step in steps:
+        now += step
+        for _ in range(burst + 2):
+            if bucket.wait(now) == 0:
+                bucket.take(now)
+                taken.append(now)
+    for first, begun in enumerate(taken):
+        for last in range(first, len(taken)):
+            assert last - first + 1 <= burst + rate * (taken[last] - begun) + 0.02
+
+
+@given(rate=st.floats(0.001, 1e6), burst=st.integers(1, 1000))
+def test_a_wait_that_was_waited_is_over(rate: float, burst: int) -> None:
+    """Whatever the rounding: a timer set for it would run again and again else."""
+    bucket, now = Bucket(rate, burst, 1e6), 1e6
+    while bucket.wait(now) == 0:
+        bucket.take(now)
+    assert bucket.wait(now + bucket.wait(now)) == 0
+
+
+def test_a_steady_clock_that_stumbles_gives_nothing_away() -> None:
+    """A time before the last is taken for the last."""
+    bucket = Bucket(1, 1, 100)
+    bucket.take(100)
+    assert bucket.wait(50) == 1
+    assert bucket.wait(100.5) == 0.5
+
+
+def test_the_burst_is_one_seconds_worth_where_none_is_given() -> None:
+    """And at least one, or nothing would ever go out."""
+    for rate, burst in ((20, 20), (0.1, 1)):
+        bucket = Limits(rate=rate).bucket(0)
+        assert bucket is not None
+        assert bucket.left(0) == burst
+
+
+@pytest.mark.parametrize(
+    ("limits", "most"),
+    [
+        (UNLIMITED, float("inf")),
+        (Limits(rate=0.1), 2),
+        (Limits(rate=10), 20),
+        (Limits(max_in_flight=1), 2),
+        (Limits(rate=10, max_in_flight=3), 6),
+        (Limits(held=Held("endpoint_paused", "")), 0),
+    ],
+)
+def test_the_window_has_use_for_what_goes_out_soon(limits: Limits, most: float) -> None:
+    """Two seconds' worth by the rate, twice what may be in flight, nothing of a held lane."""
+    assert limits.most_held == most
+
+
+def test_the_first_entry_that_names_a_lane_counts() -> None:
+    """Whole names, or the start of one; nothing else is a pattern."""
+    limits_of = limits_in(
+        (
+            Lanes(lane="webhook:erp.example.com:443", rate_limit=5, burst=9),
+            Lanes(lane="webhook:*", max_in_flight=8),
+            Lanes(lane="webhook:late.example.com:443", rate_limit=1),
+        )
+    )
+    assert limits_of("webhook:erp.example.com:443") == Limits(rate=5, burst=9)
+    assert limits_of("webhook:erp.example.com:4430") == Limits(max_in_flight=8)
+    assert limits_of("webhook:late.example.com:443") == Limits(max_in_flight=8)
+    assert limits_of("email:example.com") is UNLIMITED

@@ -16,11 +16,12 @@ from support.watched_store import WatchedStore
 from notifier.channels import FunctionChannel, Message, Receipt
 from notifier.config import Config, Duration, Retry, Route, Workers
 from notifier.dispatch import pool as module
+from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, RETRY_AFTER, Stop
 from notifier.dispatch.pool import WorkerPool
 from notifier.dispatch.queue import FairQueue
 from notifier.errors import DeliveryError, Permanent, Transient, Unavailable, Unknown
 from notifier.metrics import Metrics
-from notifier.model import Attempt, Claim, EventRecord, Job, JobError, JobState, Outcome
+from notifier.model import Attempt, Claim, Endpoint, EventRecord, Job, JobError, JobState, Outcome
 from notifier.rendering import Renderer
 from notifier.routing import Router
 from notifier.store.base import Submission
@@ -39,6 +40,37 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
         yield entries
 
 
+class Told:
+    """Stands in for the endpoints: has those that the test puts in, and keeps what it is told of them."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Endpoint] = {}
+        self.told: list[tuple[str, str]] = []
+        self.fails = False
+
+    def get(self, endpoint_id: str) -> Endpoint | None:
+        """Return an endpoint."""
+        return self.known.get(endpoint_id)
+
+    async def delivered(self, endpoint_id: str, now: float) -> None:
+        """Note a success."""
+        self._note(endpoint_id, "delivered", now)
+
+    async def failed(self, endpoint_id: str, error: DeliveryError, now: float) -> None:
+        """Note a failure."""
+        self._note(endpoint_id, error.code, now)
+
+    async def breaker_opened(self, endpoint_id: str, now: float) -> None:
+        """Note an opening."""
+        self._note(endpoint_id, "breaker", now)
+
+    def _note(self, endpoint_id: str, what: str, now: float) -> None:
+        assert now == NOW
+        if self.fails:
+            raise RuntimeError("no news today")
+        self.told.append((endpoint_id, what))
+
+
 class Shop:
     """Workers at a real store, with one channel that does as the test says."""
 
@@ -51,6 +83,7 @@ class Shop:
         self.deliver: Deliver = self.accept
         self.channel = FunctionChannel("webhook", self._deliver, timeout=60)
         self.retries: list[float] = []
+        self.endpoints = Told()
         retry = Retry(schedule=(Duration(5), Duration(300)), jitter=0)
         routes = (Route(name="erp", event="order.*", channel="webhook", url="{{ data.url }}"),)
         self.pool = WorkerPool(
@@ -63,7 +96,8 @@ class Shop:
             clock=self.clock,
             random=lambda: 0.5,
             metrics=self.metrics,
-            on_retry=self.retries.append,
+            endpoints=self.endpoints,
+            on_due=lambda _lane, _priority, at: self.retries.append(at),
         )
 
     async def _deliver(self, message: Message) -> Receipt:
@@ -106,7 +140,7 @@ class Shop:
     async def idle(self) -> None:
         """Wait until no worker is at an attempt."""
         left = asyncio.Event()
-        self.queue.on_room = left.set
+        self.queue.on_room = lambda _lane: left.set()
         while self.queue.busy:
             await left.wait()
             left.clear()
@@ -498,7 +532,9 @@ async def test_a_providers_fault_pauses_the_lane_and_spends_no_attempt(shop: Sho
     assert attempt.outcome is Outcome.RETRY
     lane = shop.queue.lane("relay")
     assert lane is not None
-    assert (lane.paused_until, lane.pause_reason) == (NOW + 1, "the relay is down")
+    assert lane.stop is not None
+    assert (lane.stop.reason, lane.stop.until) == (PAUSED, NOW + 1)
+    assert "the relay is down" in lane.stop.detail
     await shop.put(lane="relay")
     shop.deliver = shop.accept
     done, _ = await shop.attempted(lane="another")
@@ -528,6 +564,121 @@ def resume(queue: FairQueue, name: str) -> None:
     lane = queue.lane(name)
     assert lane is not None
     queue._resume(lane)
+
+
+# The receiver's trouble, and its lane's ------------------------------------------------------------
+
+
+async def test_retry_after_stops_the_whole_lane(shop: Shop) -> None:
+    """The job that was told to wait has spent its attempt; the others wait as long and spend none."""
+    shop.raises(Transient("erp answered 503", code="http_503", retry_after=120))
+    waits, _ = await shop.attempted(lane="erp")
+    assert (waits.attempts, waits.next_attempt_at) == (1, NOW + 120)
+    lane = shop.queue.lane("erp")
+    assert lane is not None
+    assert lane.stop == Stop(
+        RETRY_AFTER, "The receiver asked lane erp to wait for 120 s (Retry-After).", NOW + 120
+    )
+    await shop.put(lane="erp")
+    assert len(shop.delivered) == 1
+
+
+async def test_retry_after_is_capped(shop: Shop) -> None:
+    """No receiver stops its lane for a year."""
+    shop.raises(Transient("erp answered 503", code="http_503", retry_after=1e9))
+    waits, _ = await shop.attempted(lane="erp")
+    assert waits.next_attempt_at == NOW + 3600
+
+
+async def test_a_lane_in_trouble_is_let_alone_after_so_many_failures(shop: Shop) -> None:
+    """Its breaker opens at the tenth; what waits in the window goes back, and has spent nothing."""
+    shop.raises(Transient("erp answered 500", code="http_500", lane_fault=True))
+    for _ in range(9):
+        await shop.attempted(lane="erp")
+    assert shop.queue.lane("erp") is not None
+    stuck = asyncio.Event()
+
+    async def refuse_later(_message: Message) -> None:
+        await stuck.wait()
+        raise Transient("erp answered 500", code="http_500", lane_fault=True)
+
+    shop.deliver = refuse_later
+    settled = shop.store.calls["settle"]
+    tried = [await shop.put(lane="erp") for _ in range(2)]
+    waiting = [await shop.put(lane="erp") for _ in range(3)]
+    stuck.set()
+    await shop.store.called("settle", settled + 5)
+    await shop.idle()
+    assert [(await shop.store.job(each.job.id)).attempts for each in tried] == [1, 1]
+    for each in waiting:
+        held_back = await shop.store.job(each.job.id)
+        assert (held_back.status, held_back.attempts, held_back.next_attempt_at) == (PENDING, 0, NOW + 30)
+    lane = shop.queue.lane("erp")
+    assert lane is not None
+    assert lane.stop is not None
+    assert lane.stop.reason == BREAKER_OPEN
+
+
+async def test_what_is_wrong_with_one_job_opens_no_breaker(shop: Shop) -> None:
+    """A receiver that refuses one event as it is may well take the next."""
+    shop.raises(Transient("erp answered 422", code="http_422"))
+    for _ in range(30):
+        await shop.attempted(lane="erp")
+    assert shop.queue.lane("erp") is None
+
+
+# Endpoints -----------------------------------------------------------------------------------------
+
+
+def endpoint(**changes: Any) -> Endpoint:
+    """A subscription, `ep_1`."""
+    plain = Endpoint(
+        id="ep_1",
+        url="https://erp.example.com/hooks?token=1",
+        event_types=("order.*",),
+        created_at=NOW,
+        updated_at=NOW,
+        state_changed_at=NOW,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+async def test_an_endpoints_job_goes_out_as_the_endpoint_stands_now(shop: Shop, template: Path) -> None:
+    """Whatever its url or template was when the event came in."""
+    (template / "payload.json").write_text("{{ data | tojson }}")
+    now = shop.endpoints.known["ep_1"] = endpoint(template=template.name)
+    done, _ = await shop.attempted(lane=now.lane, endpoint="ep_1", template="gone")
+    assert done.status is COMPLETED
+    (message,) = shop.delivered
+    assert message.endpoint == now
+    assert message.content.payload is not None
+    assert shop.endpoints.told == [("ep_1", "delivered")]
+
+
+async def test_a_job_whose_endpoint_was_deleted_is_withdrawn(shop: Shop) -> None:
+    """It is CANCELLED, and nothing was tried."""
+    gone, attempts = await shop.attempted(lane="endpoint:ep_1", endpoint="ep_1")
+    assert (gone.status, gone.error) == (CANCELLED, JobError("endpoint_deleted", "its endpoint was deleted"))
+    assert attempts == []
+    assert not shop.delivered
+
+
+async def test_an_endpoint_hears_how_its_attempts_went(shop: Shop) -> None:
+    """Every outcome, and once that its breaker opened."""
+    now = shop.endpoints.known["ep_1"] = endpoint()
+    shop.raises(Transient("erp answered 500", code="http_500", lane_fault=True))
+    for _ in range(10):
+        await shop.attempted(lane=now.lane, endpoint="ep_1")
+    assert shop.endpoints.told == [("ep_1", "http_500")] * 10 + [("ep_1", "breaker")]
+
+
+async def test_an_endpoint_that_can_not_be_told_changes_no_outcome(shop: Shop) -> None:
+    """What was delivered is COMPLETED: it would be sent twice else."""
+    now = shop.endpoints.known["ep_1"] = endpoint()
+    shop.endpoints.fails = True
+    done, _ = await shop.attempted(lane=now.lane, endpoint="ep_1")
+    assert done.status is COMPLETED
+    assert shop.counted("errors", part="endpoint") == 1
 
 
 # Writing it down -----------------------------------------------------------------------------------
@@ -601,7 +752,7 @@ async def test_a_drain_finishes_what_is_in_flight_and_gives_back_the_rest(shop: 
 
 async def test_a_drain_gives_many_jobs_back_in_few_commits(shop: Shop) -> None:
     """A full window is released before anyone loses patience."""
-    shop.queue.pause("a", seconds=3600, until=NOW + 3600, reason="down")
+    shop.queue.stop("a", Stop(PAUSED, "down", NOW + 3600), 3600)
     for _ in range(100):
         await shop.put(lane="a")
     before = shop.store.commits
@@ -642,7 +793,7 @@ async def test_an_outcome_being_written_when_time_is_up_counts(shop: Shop) -> No
 
 async def test_a_drain_ends_though_the_store_is_gone(shop: Shop) -> None:
     """What can't be given back comes again at the next start; the process ends all the same."""
-    shop.queue.pause("a", seconds=3600, until=NOW + 3600, reason="down")
+    shop.queue.stop("a", Stop(PAUSED, "down", NOW + 3600), 3600)
     claims = [await shop.put(lane="a") for _ in range(3)]
     shop.store.failing["settle"] = 3
     await shop.pool.drain(0)

@@ -9,6 +9,9 @@ import msgspec
 import pytest
 from support.builders import NOW, event_record, job
 
+from notifier.config import BreakerSection
+from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, RETRY_AFTER, Stop
+from notifier.dispatch.limits import UNLIMITED, Held, Limits
 from notifier.dispatch.queue import MAX_BYTES, MAX_LANES, FairQueue
 from notifier.model import Claim, Priority
 
@@ -197,18 +200,17 @@ async def test_a_lane_is_crowded_long_before_the_window_is_full(queue: FairQueue
     """One lane claims a part of the window; the rest stays for lanes that come later."""
     while not queue.is_crowded("a", NORMAL):
         filled(queue, "a")
-    assert queue.crowded(NORMAL) == ["a"]
     assert len(queue.claims) < 128
     assert queue.share("b", NORMAL) > 50
 
 
 async def test_room_is_told_of_whenever_a_job_leaves(queue: FairQueue) -> None:
     """The dispatcher need not look again and again."""
-    told: list[int] = []
-    queue.on_room = lambda: told.append(len(queue.claims))
+    told: list[tuple[str, int]] = []
+    queue.on_room = lambda lane: told.append((lane, len(queue.claims)))
     filled(queue, "a", 3)
     await one_by_one(queue)
-    assert told == [2, 1, 0]
+    assert told == [("a", 2), ("a", 1), ("a", 0)]
 
 
 async def test_nothing_is_remembered_of_a_lane_without_jobs(queue: FairQueue) -> None:
@@ -232,7 +234,7 @@ async def test_faults_of_lanes_long_gone_are_forgotten_in_the_end(queue: FairQue
 
 def paused(queue: FairQueue, lane: str = "a") -> None:
     """Pause a lane for longer than any test runs."""
-    queue.pause(lane, seconds=3600, until=NOW + 3600, reason="the relay is down")
+    queue.stop(lane, Stop(PAUSED, "the relay is down", NOW + 3600), 3600)
 
 
 def resume(queue: FairQueue, lane: str = "a") -> None:
@@ -257,49 +259,47 @@ async def test_a_paused_lane_gets_no_more_of_the_window(queue: FairQueue) -> Non
     paused(queue)
     assert queue.share("a", HIGH) == 0
     assert queue.is_crowded("a", HIGH)
-    assert queue.crowded(NORMAL) == ["a"]
 
 
 async def test_a_pause_gives_the_window_back_what_the_lane_held(queue: FairQueue) -> None:
     """A relay that is down takes no room from others; what is in flight stays with its worker."""
     filled(queue, "a", 3)
     (begun,) = await taken(queue, 1)
-    withdrawn = queue.pause("a", seconds=3600, until=NOW + 3600, reason="the relay is down")
+    withdrawn = queue.stop("a", Stop(PAUSED, "the relay is down", NOW + 3600), 3600)
     assert lanes(withdrawn) == ["a", "a"]
     assert [*queue.claims.values()] == [begun]
 
 
 async def test_a_lane_goes_on_when_its_pause_ends(queue: FairQueue) -> None:
     """Workers that wait get what came meanwhile, in its order, and the dispatcher hears of it."""
-    told: list[None] = []
-    queue.on_room = lambda: told.append(None)
+    told: list[str] = []
+    queue.on_room = told.append
     paused(queue)
     claims = filled(queue, "a", 2)
     waiting = [asyncio.ensure_future(queue.get()) for _ in range(2)]
     await asyncio.sleep(0)
     resume(queue)
     assert await asyncio.gather(*waiting) == claims
-    assert told
+    assert told == ["a"]
 
 
 async def test_a_pause_ends_by_itself(queue: FairQueue) -> None:
     """Nobody has to remember to resume a lane."""
-    queue.pause("a", seconds=0.01, until=NOW, reason="the relay is down")
+    queue.stop("a", Stop(PAUSED, "the relay is down", NOW), 0.01)
     (one,) = filled(queue, "a")
     assert await queue.get() == one
 
 
-async def test_a_pause_is_not_lengthened_by_those_already_in_flight(queue: FairQueue) -> None:
-    """Ten attempts that fail together are one fault, and make one pause."""
-    filled(queue, "a", 8)
-    await taken(queue)
-    assert queue.fault("a") == 1
-    paused(queue)
-    assert queue.fault("a") == 1
-    queue.pause("a", seconds=1, until=NOW + 9999, reason="another")
-    lane = queue.lane("a")
-    assert lane is not None
-    assert (lane.paused_until, lane.pause_reason) == (NOW + 3600, "the relay is down")
+async def test_of_two_stops_the_later_end_counts(queue: FairQueue) -> None:
+    """A receiver that asks for an hour gets it, though its lane waits for a minute already."""
+    minute, hour = (Stop(RETRY_AFTER, f"{seconds} s", NOW + seconds) for seconds in (60, 3600))
+    for first, second in ((minute, hour), (hour, minute)):
+        queue.stop("a", first, 0.001)
+        queue.stop("a", second, 3600)
+        lane = queue.lane("a")
+        assert lane is not None
+        assert lane.stop == hour
+        resume(queue)
 
 
 async def test_faults_in_a_row_are_counted_until_one_goes_well(queue: FairQueue) -> None:
@@ -308,8 +308,157 @@ async def test_faults_in_a_row_are_counted_until_one_goes_well(queue: FairQueue)
         assert queue.fault("a") == expected
         paused(queue)
         resume(queue)
-    queue.healthy("a")
+    queue.provider_answered("a")
     assert queue.fault("a") == 1
+
+
+# What a lane is held to ----------------------------------------------------------------------------
+
+
+class Bench:
+    """A queue whose lanes have limits, and a steady clock that the test moves."""
+
+    def __init__(self, **limits: Limits) -> None:
+        self.now = 100.0
+        self.limits = limits
+        self.queue = FairQueue(
+            capacity=256,
+            workers=16,
+            limits_of=lambda lane: self.limits.get(lane, UNLIMITED),
+            timer=lambda: self.now,
+        )
+
+    def after(self, seconds: float) -> None:
+        """Let time pass, and the timers that were set run."""
+        self.now += seconds
+        for lane in [*self.queue._lanes.values()]:
+            if lane.waking is not None:
+                lane.waking.cancel()
+                self.queue._awake(lane)
+
+
+async def test_a_lane_never_has_more_in_flight_than_it_may() -> None:
+    """Whatever is free; and as one ends the next goes."""
+    bench = Bench(a=Limits(max_in_flight=2))
+    filled(bench.queue, "a", 6, HIGH)
+    filled(bench.queue, "a", 6)
+    begun = await taken(bench.queue)
+    assert len(begun) == 2
+    bench.queue.done(begun[0])
+    assert len(await taken(bench.queue)) == 1
+
+
+async def test_a_lanes_rate_is_kept_and_its_burst_comes_once() -> None:
+    """Three at once, then two a second, whoever waits, and others don't wait for it."""
+    bench = Bench(a=Limits(rate=2, burst=3))
+    filled(bench.queue, "a", 20)
+    filled(bench.queue, "b", 1)
+    assert Counter(lanes(await one_by_one(bench.queue))) == {"a": 3, "b": 1}
+    bench.after(0.49)
+    assert await one_by_one(bench.queue) == []
+    bench.after(0.01)
+    assert len(await one_by_one(bench.queue)) == 1
+    bench.after(3600)
+    assert len(await one_by_one(bench.queue)) == 3
+
+
+async def test_a_burst_is_not_renewed_by_forgetting_the_lane() -> None:
+    """A lane without jobs is remembered for as long as its burst is used up."""
+    bench = Bench(a=Limits(rate=1, burst=3))
+    filled(bench.queue, "a", 3)
+    assert len(await one_by_one(bench.queue)) == 3
+    filled(bench.queue, "a", 3)
+    assert len(await one_by_one(bench.queue)) == 0
+    bench.after(3)
+    assert len(await one_by_one(bench.queue)) == 3
+    assert bench.queue.lane("a") is not None
+    bench.after(100)
+    bench.queue._forget_past()
+    assert bench.queue.lane("a") is None
+
+
+async def test_the_window_holds_of_a_slow_lane_what_it_has_use_for() -> None:
+    """A hundred thousand jobs at one a second would only lie there, and take the room of others."""
+    bench = Bench(a=Limits(rate=1), b=Limits(max_in_flight=5))
+    assert bench.queue.share("a", NORMAL) == 2
+    assert bench.queue.share("b", NORMAL) == 10
+    filled(bench.queue, "a", 2)
+    assert bench.queue.share("a", NORMAL) == 0
+    assert bench.queue.is_crowded("a", NORMAL)
+
+
+async def test_a_held_lane_gives_its_jobs_back_and_goes_on_when_it_is_resumed() -> None:
+    """Nothing of it is claimed or handed out meanwhile."""
+    bench = Bench()
+    claims = filled(bench.queue, "a", 3)
+    (begun,) = await taken(bench.queue, 1)
+    bench.limits["a"] = Limits(held=Held("endpoint_paused", "an operator paused it"))
+    assert bench.queue.refresh("a") == claims[1:]
+    assert [*bench.queue.claims.values()] == [begun]
+    assert bench.queue.is_crowded("a", HIGH)
+    assert bench.queue.share("a", HIGH) == 0
+    told: list[str] = []
+    bench.queue.on_room = told.append
+    del bench.limits["a"]
+    bench.queue.refresh("a")
+    assert told == ["a"]
+    filled(bench.queue, "a", 1)
+    assert len(await taken(bench.queue)) == 1
+
+
+async def test_a_lane_that_nothing_is_known_of_can_be_held_and_resumed() -> None:
+    """Its jobs may all be in the store."""
+    bench = Bench(a=Limits(held=Held("endpoint_paused", "an operator paused it")))
+    assert bench.queue.is_crowded("a", LOW)
+    told: list[str] = []
+    bench.queue.on_room = told.append
+    del bench.limits["a"]
+    assert bench.queue.refresh("a") == []
+    assert not bench.queue.is_crowded("a", LOW)
+    assert told == ["a"]
+
+
+async def test_changed_limits_count_at_once_and_make_no_new_burst() -> None:
+    """An operator who asks for less gets less from the next attempt on."""
+    bench = Bench(a=Limits(rate=10, burst=4))
+    filled(bench.queue, "a", 10)
+    assert len(await one_by_one(bench.queue)) == 4
+    bench.limits["a"] = Limits(rate=1, burst=4)
+    bench.queue.refresh("a")
+    assert await one_by_one(bench.queue) == []
+    bench.after(1)
+    assert len(await one_by_one(bench.queue)) == 1
+    bench.limits["a"] = UNLIMITED
+    bench.queue.refresh("a")
+    assert len(await one_by_one(bench.queue)) == 5
+
+
+async def test_a_tripped_breaker_lets_one_through_at_a_time_until_one_succeeds() -> None:
+    """Then the lane is as it was."""
+    bench = Bench()
+    lane = bench.queue.remembered("a")
+    assert lane.failed(BreakerSection(failures=1), bench.now) == 30
+    bench.queue.stop("a", Stop(BREAKER_OPEN, "it is in trouble", NOW + 30), 3600)
+    filled(bench.queue, "a", 5)
+    assert await taken(bench.queue) == []
+    resume(bench.queue)
+    (probe,) = await taken(bench.queue)
+    assert bench.queue.share("a", NORMAL) == 0
+    bench.queue.succeeded("a")
+    bench.queue.done(probe)
+    assert len(await taken(bench.queue)) == 4
+
+
+async def test_a_success_ends_an_open_breakers_wait_at_once() -> None:
+    """One that was under way when it opened shows that the receiver is well."""
+    bench = Bench()
+    filled(bench.queue, "a", 2)
+    await taken(bench.queue, 1)
+    bench.queue.remembered("a").failed(BreakerSection(failures=1), bench.now)
+    bench.queue.stop("a", Stop(BREAKER_OPEN, "it is in trouble", NOW + 30), 3600)
+    filled(bench.queue, "a", 1)
+    bench.queue.succeeded("a")
+    assert len(await taken(bench.queue)) == 1
 
 
 # Ending, and workers that go away ------------------------------------------------------------------
@@ -344,7 +493,7 @@ async def test_a_closed_queue_has_no_room(queue: FairQueue) -> None:
     queue.close()
     paused(queue)
     assert [queue.room(priority) for priority in Priority] == [0, 0, 0]
-    assert not queue.crowded(HIGH)
+    assert not queue.is_crowded("c", HIGH)
 
 
 async def test_workers_are_served_in_the_order_they_asked(queue: FairQueue) -> None:
