@@ -97,6 +97,10 @@ class StoreTooNewError(StoreError):
     """The store was written by a newer version of this program."""
 
 
+class StoreSealedError(StoreError):
+    """The store holds a secret that none of the keys given opens (`store.secret_key`)."""
+
+
 class DeliveryError(Exception):
     """The base of what a channel raises.
 

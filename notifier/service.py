@@ -60,7 +60,7 @@ class Notifier:
         self.metrics = Metrics()
         self.draining = False
         self._webhook_secrets = config.channels.webhook.secrets or (new_secret(),)
-        self.store: Store = open_store(config.store.url, config.directory)
+        self.store: Store = open_store(config.store.url, config.directory, config.store.secret_key)
         self.renderer = Renderer(config.templates_path)
         self.channels = overrides.channels(self._context)
         lanes = {name: each.lane for name, each in self.channels.items()}
@@ -141,7 +141,7 @@ class Notifier:
         rescued = await self.store.open(self.clock())
         try:
             if not self.config.channels.webhook.secrets:
-                kept = await self.store.setting(_WEBHOOK_SECRET, self.webhook_secret)
+                kept = await self.store.setting(_WEBHOOK_SECRET, self.webhook_secret, secret=True)
                 self._webhook_secrets = (kept,)
             for each in self.channels.values():
                 await each.open()

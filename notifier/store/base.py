@@ -112,7 +112,8 @@ class Store(Protocol):
     async def open(self, now: float) -> int:
         """Take ownership, bring the schema up to date, return how many orphaned claims were given back.
 
-        Raises StoreInUseError, StoreTooNewError, or StoreUnavailableError.
+        Raises StoreInUseError, StoreTooNewError, StoreSealedError (then nothing is changed), or
+        StoreUnavailableError.
         """
 
     async def close(self) -> None:
@@ -217,7 +218,7 @@ class Store(Protocol):
         """Cancel up to `limit` of the PENDING jobs a filter means, oldest first; returns how many."""
 
     async def add_endpoint(self, endpoint: Endpoint) -> None:
-        """Keep a new endpoint, its secrets as safe as the backend can."""
+        """Keep a new endpoint. Its url, headers and secrets are sealed where there is a key."""
 
     async def endpoints(self) -> list[Endpoint]:
         """Return every endpoint, oldest first."""
@@ -249,5 +250,8 @@ class Store(Protocol):
     async def checkpoint(self) -> None:
         """Do what the backend needs now and then to stay quick."""
 
-    async def setting(self, name: str, default: str) -> str:
-        """Return a kept value, keeping `default` the first time it is asked for."""
+    async def setting(self, name: str, default: str, *, secret: bool = False) -> str:
+        """Return a kept value, keeping `default` the first time it is asked for.
+
+        One that is asked for as a secret, always or never, is as safe as an endpoint's secrets.
+        """

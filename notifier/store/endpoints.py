@@ -9,6 +9,10 @@ from notifier.errors import NotFoundError
 from notifier.model import Endpoint, EndpointSecret, EndpointState
 from notifier.store.queries import SQL
 from notifier.store.rows import json_text, maybe_micros, maybe_seconds, micros, seconds
+from notifier.store.sealing import Sealer
+
+_SEALED = {"url": "endpoint_url", "headers": "endpoint_headers", "secrets": "endpoint_secrets"}
+"""The columns that may hold secrets (a url's query does), and what the query `secrets` calls them."""
 
 _event_types = msgspec.json.Decoder(tuple[str, ...])
 _headers = msgspec.json.Decoder(dict[str, str])
@@ -93,14 +97,22 @@ class _Row(msgspec.Struct, frozen=True):
         )
 
 
-def endpoint_values(endpoint: Endpoint) -> dict[str, Any]:
+def endpoint_values(endpoint: Endpoint, sealer: Sealer) -> dict[str, Any]:
     """What the queries `add_endpoint` and `save_endpoint` take."""
-    return msgspec.structs.asdict(_Row.of(endpoint))
+    values = msgspec.structs.asdict(_Row.of(endpoint))
+    return values | {
+        column: sealer.seal(values[column], place, endpoint.id) for column, place in _SEALED.items()
+    }
 
 
-def all_endpoints(database: sqlite3.Connection) -> list[Endpoint]:
-    """Read every endpoint, oldest first."""
-    return [_Row(*columns).endpoint() for columns in database.execute(SQL["endpoints"]).fetchall()]
+def all_endpoints(database: sqlite3.Connection, sealer: Sealer) -> list[Endpoint]:
+    """Read every endpoint, oldest first. Raises StoreSealedError."""
+    return [_opened(_Row(*columns), sealer) for columns in database.execute(SQL["endpoints"]).fetchall()]
+
+
+def _opened(row: _Row, sealer: Sealer) -> Endpoint:
+    texts = {column: sealer.open(getattr(row, column), place, row.id) for column, place in _SEALED.items()}
+    return msgspec.structs.replace(row, **texts).endpoint()
 
 
 def check_endpoint(database: sqlite3.Connection, endpoint_id: str) -> None:

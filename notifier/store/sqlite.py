@@ -39,7 +39,9 @@ from notifier.store.queries import (
     read,
     seq_in_state,
 )
+from notifier.store.resealing import seal_anew, tidy
 from notifier.store.rows import json_text, micros
+from notifier.store.sealing import Sealer
 from notifier.store.writer import Connection, GroupWriter
 
 _ROWS_A_PRUNE = 20_000
@@ -83,8 +85,9 @@ def _weigh(operation: _Add | _Settle | _Run) -> int:
 class SqliteStore:
     """A `Store` in one file. Keeps every promise of `base.Store`."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, sealer: Sealer | None = None) -> None:
         self.path = Path(path)
+        self._sealer = sealer or Sealer()
         self._lock = FileLock(self.path)
         self._connections: list[Connection] = []
         self._writer: GroupWriter | None = None
@@ -130,10 +133,12 @@ class SqliteStore:
     def _prepare(self, database: sqlite3.Connection, now: float) -> int:
         """One transaction; where it fails, closing the connection rolls it back."""
         schema.begin(database, self.path)
+        seal_anew(database, self._sealer)
         self._event_seq, self._job_seq = read(database, "last_seqs")
         everyone = {"now": micros(now), "before": 2**62}
         rescued = database.execute(SQL["rescue"], everyone).rowcount
         database.execute("COMMIT")
+        tidy(database)
         return rescued
 
     async def close(self) -> None:
@@ -390,16 +395,16 @@ class SqliteStore:
 
     async def add_endpoint(self, endpoint: Endpoint) -> None:
         """See `Store.add_endpoint`."""
-        values = endpoint_values(endpoint)
+        values = endpoint_values(endpoint, self._sealer)
         await self._write(lambda database: database.execute(SQL["add_endpoint"], values))
 
     async def endpoints(self) -> list[Endpoint]:
         """See `Store.endpoints`."""
-        return await self._read(all_endpoints)
+        return await self._read(lambda database: all_endpoints(database, self._sealer))
 
     async def save_endpoint(self, endpoint: Endpoint, events: Sequence[Submission] = ()) -> None:
         """See `Store.save_endpoint`."""
-        values = endpoint_values(endpoint)
+        values = endpoint_values(endpoint, self._sealer)
 
         def save(database: sqlite3.Connection) -> None:
             check_endpoint(database, endpoint.id)
@@ -463,16 +468,17 @@ class SqliteStore:
         """Move the WAL into the database, on a connection of its own so that no commit waits for it."""
         await self._run_on(2, lambda database: database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone())
 
-    async def setting(self, name: str, default: str) -> str:
+    async def setting(self, name: str, default: str, *, secret: bool = False) -> str:
         """See `Store.setting`."""
+        new = self._sealer.seal(default, "setting", name) if secret else default
 
         def keep(database: sqlite3.Connection) -> str:
-            database.execute(SQL["keep_setting"], {"name": name, "value": default})
+            database.execute(SQL["keep_setting"], {"name": name, "value": new, "secret": int(secret)})
             kept: str = database.execute(SQL["setting"], {"name": name}).fetchone()[0]
             return kept
 
         value: str = await self._write(keep)
-        return value
+        return self._sealer.open(value, "setting", name) if secret else value
 
 
 def _going(found: tuple[int | None, bool, list[int]], limit: int) -> tuple[int, list[int]]:

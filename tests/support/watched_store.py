@@ -26,6 +26,7 @@ WATCHED = frozenset(
         "add_endpoint",
         "save_endpoint",
         "drop_endpoint",
+        "endpoints",
     }
 )
 

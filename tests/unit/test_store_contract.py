@@ -1101,6 +1101,8 @@ async def test_a_setting_is_kept_the_first_time_it_is_asked_for(store: Store) ->
     assert await store.setting("webhook.secret", "whsec_1") == "whsec_1"
     assert await store.setting("webhook.secret", "whsec_2") == "whsec_1"
     assert await store.setting("other", "☃") == "☃"
+    assert await store.setting("kept as a secret", "whsec_1", secret=True) == "whsec_1"
+    assert await store.setting("kept as a secret", "whsec_2", secret=True) == "whsec_1"
 
 
 # Endpoints -----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The store against a plain model of what it promises: whatever is done to both, they stay alike."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -32,6 +33,7 @@ from notifier.model import (
     Timings,
 )
 from notifier.store.base import Added, JobFilter, Settlement, Submission
+from notifier.store.sealing import Sealer
 from notifier.store.sqlite import SqliteStore
 
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = JobState
@@ -268,6 +270,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.now = NOW
         self.model = Model()
         self.crashes = 0
+        self.keys: list[bytes] = []
         self.fences: Counter[str] = Counter()
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="store-"))
@@ -287,7 +290,7 @@ class StoreMachine(RuleBasedStateMachine):
         return self.runner.run(work)
 
     def _opened(self, name: str) -> SqliteStore:
-        store = SqliteStore(self.folder / name / "notifier.db")
+        store = SqliteStore(self.folder / name / "notifier.db", Sealer(self.keys))
         store.path.parent.mkdir(exist_ok=True)
         given_back = self.run(store.open(self.now))
         assert given_back == self.model.give_back(self.now, expired_by=float("inf"))
@@ -572,10 +575,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(left.close())
         self._compare_everything()
 
-    @rule()
-    def restart(self) -> None:
-        """A store that was closed and opened again is the same one."""
+    @rule(rotate=st.booleans())
+    def restart(self, rotate: bool) -> None:
+        """A store that was closed and opened again is the same one, under a first or a new key too."""
         self.run(self.store.close())
+        if rotate:
+            self.keys = [os.urandom(32), *self.keys[:1]]
         self.store = self._opened(self.store.path.parent.name)
 
     # What always holds -----------------------------------------------------------------------------

@@ -341,10 +341,13 @@ SELECT json_array(
 )
 
 -- name: keep_setting
-INSERT INTO setting (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING
+INSERT INTO setting (name, value, secret) VALUES (:name, :value, :secret) ON CONFLICT DO NOTHING
 
 -- name: setting
 SELECT value FROM setting WHERE name = :name
+
+-- name: drop_setting
+DELETE FROM setting WHERE name = :name
 
 -- name: endpoint_columns
 id, url, event_types, tenant, condition, description, headers, template, rate_limit, max_in_flight,
@@ -368,3 +371,22 @@ SELECT {endpoint_columns} FROM endpoint ORDER BY created_at, id
 
 -- name: drop_endpoint
 DELETE FROM endpoint WHERE id = :id
+
+-- name: secrets
+-- All that is sealed: its place, whose it is, and what is kept.
+SELECT 'endpoint_url', id, url FROM endpoint
+UNION ALL SELECT 'endpoint_headers', id, headers FROM endpoint
+UNION ALL SELECT 'endpoint_secrets', id, secrets FROM endpoint
+UNION ALL SELECT 'setting', name, value FROM setting WHERE secret
+
+-- name: reseal_endpoint_url
+UPDATE endpoint SET url = :text WHERE id = :owner
+
+-- name: reseal_endpoint_headers
+UPDATE endpoint SET headers = :text WHERE id = :owner
+
+-- name: reseal_endpoint_secrets
+UPDATE endpoint SET secrets = :text WHERE id = :owner
+
+-- name: reseal_setting
+UPDATE setting SET value = :text WHERE name = :owner
