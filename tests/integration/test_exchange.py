@@ -2,19 +2,24 @@
 
 import asyncio
 import contextlib
+import gzip
 import socket
 import ssl
+import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp.client_proto import ResponseHandler
-from support.receiver import Line, Receiver, Script, answer, raw, then_close, then_hang
+from support.names import Names
+from support.receiver import Line, Receiver, Script, answer, endless, raw, then_close, then_hang, then_reset
 
 from notifier.channels.guard import AddressInfo, Guard, PublicInternet
 from notifier.channels.transport import AiohttpTransport, Answer, PreparedRequest
-from notifier.errors import Permanent, Transient, Unknown
+from notifier.errors import DeliveryError, Permanent, Transient, Unknown
+from notifier.model import Timings
 
 pytestmark = pytest.mark.both_loops
 
@@ -403,3 +408,176 @@ async def test_only_http_is_spoken(url: str) -> None:
         with pytest.raises(Permanent) as failed:
             await post(transport, url)
     assert failed.value.code == "invalid_destination"
+
+
+# Where the time and the bytes go --------------------------------------------------------------------
+
+DEADLINE = 0.2
+"""Seconds that what hangs is given."""
+
+
+async def timed(url: str, *, resolver: Names | None = None, seconds: float = 10, size: int = 2) -> Timings:
+    """The timings of one request on a new connection, whether or not it got an answer."""
+    guard = Guard(PublicInternet(LOOPBACK))
+    transport = AiohttpTransport(guard, connections=1, resolver=resolver)
+    await transport.open()
+    try:
+        return (await post(transport, url, size=size, seconds=seconds)).timings
+    except DeliveryError as error:
+        return error.timings or Timings()
+    finally:
+        await transport.close()
+
+
+def held_up(timings: Timings) -> str:
+    """The part that took as good as all the time there was; no other may have taken half as much."""
+    parts = {name: getattr(timings, name) for name in ("dns", "connect", "tls", "wait", "body")}
+    longest = max(parts, key=lambda name: parts[name])
+    assert sum(parts.values()) < 20 * DEADLINE
+    assert parts[longest] > 0.9 * DEADLINE
+    assert sum(parts.values()) - parts[longest] < parts[longest] / 2
+    return longest
+
+
+async def test_a_look_up_that_hangs_is_told_as_that() -> None:
+    """A name that nobody answers for takes the time of the look-up."""
+    names = Names()
+    names.hangs.add("slow.test")
+    assert held_up(await timed("http://slow.test/", resolver=names, seconds=DEADLINE)) == "dns"
+
+
+async def test_a_connection_that_never_comes_about_is_told_as_that() -> None:
+    """A host that lets packets vanish takes the time of connecting."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        with socket.create_connection(address):
+            url = f"http://127.0.0.1:{address[1]}/"
+            assert held_up(await timed(url, seconds=DEADLINE)) == "connect"
+
+
+async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    """Take all that comes, and say nothing."""
+    while await reader.read(65536):
+        pass
+
+
+async def test_a_handshake_that_hangs_is_told_as_that() -> None:
+    """A host that takes the connection and says nothing takes the time of TLS, of https alone."""
+    async with serving(silence) as url:
+        assert held_up(await timed(url.replace("http:", "https:"), seconds=DEADLINE)) == "tls"
+        assert held_up(await timed(url, seconds=DEADLINE)) == "wait"
+
+
+async def test_an_answer_that_hangs_is_told_as_that() -> None:
+    """The time until the headers is waiting, early hints or not; what comes after is the body."""
+    async with Receiver(then_hang(b"HTTP/1.1 103 Early Hints\r\n\r\n")) as receiver:
+        assert held_up(await timed(receiver.url(), seconds=DEADLINE)) == "wait"
+    async with Receiver(then_hang(HALF_BODY)) as receiver:
+        timings = await timed(receiver.url(), seconds=DEADLINE)
+        assert held_up(timings) == "body"
+        assert timings.received == len(b"half")
+
+
+async def test_a_kept_connection_costs_no_connecting() -> None:
+    """The first exchange has all its parts, the next on its connection only waiting and the body."""
+    names = Names(named_test=[["127.0.0.1"]])
+    transport = AiohttpTransport(Guard(PublicInternet(LOOPBACK)), connections=1, resolver=names)
+    await transport.open()
+    async with Receiver(answer(200, b"thanks")) as receiver:
+        url = f"http://named.test:{receiver.port}/"
+        first, second = [(await post(transport, url)).timings for _ in range(2)]
+        sizes = [got.size for got in receiver.requests]
+    await transport.close()
+    assert min(first.dns, first.connect, first.wait, second.wait) > 0
+    assert first.tls == second.dns == second.connect == second.tls == 0
+    assert [first.sent, second.sent] == sizes
+    assert first.received == second.received == len(b"thanks")
+
+
+async def test_what_was_sent_twice_counts_twice() -> None:
+    """Of a request that was sent again on another connection, all the time and bytes are told."""
+    async with Receiver(answer(), then_close(b""), answer()) as receiver, opened() as transport:
+        await post(transport, receiver.url())
+        timings = (await post(transport, receiver.url())).timings
+        _, lost, again = receiver.requests
+    assert timings.sent == lost.size + again.size
+    assert timings.connect > 0
+
+
+async def test_a_large_request_counts_as_far_as_it_got() -> None:
+    """What the receiver never took was not sent."""
+
+    async def read_a_little(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1000)
+        await asyncio.Event().wait()
+
+    async with serving(read_a_little) as url:
+        assert 1000 <= (await timed(url, size=LARGE, seconds=DEADLINE)).sent < LARGE
+    async with Receiver() as receiver:
+        timings = await timed(receiver.url(), size=LARGE)
+        assert timings.sent == receiver.requests[0].size
+
+
+async def test_a_refused_connection_is_timed_and_nothing_was_sent() -> None:
+    """Failed exchanges tell how far they got."""
+    async with Receiver() as receiver:
+        url = receiver.url()
+    timings = await timed(url)
+    assert timings.connect > 0
+    assert (timings.tls, timings.wait, timings.sent) == (0, 0, 0)
+
+
+# Hostile receivers ----------------------------------------------------------------------------------
+
+FLAT = 2_000_000
+"""Bytes that an exchange may take in memory, its receiver's included, whatever comes."""
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+PIECE = b"z" * 65536
+CHUNK = b"10000\r\n" + PIECE + b"\r\n"
+PACKED = gzip.compress(bytes(30_000_000))
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (answer(200, PACKED, {"Content-Encoding": "gzip"}), None),
+        (answer(200, PACKED, {"Content-Encoding": "deflate"}), None),
+        (answer(200, PACKED, {"Transfer-Encoding": "gzip"}), "bad_response"),
+        (endless(HEAD + b"\r\n", PIECE), None),
+        (endless(HEAD + b"Content-Length: 99999999999\r\n\r\n", PIECE), None),
+        (endless(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", CHUNK), None),
+        (endless(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1;" + PIECE), "any"),
+        (endless(HEAD + b"Content-Length: 9999\r\n\r\n", b"d", pause=0.02), None),
+        (endless(HEAD + b"X: ", PIECE), "bad_response"),
+        (endless(HEAD, b"X: y\r\n" * 1000), "bad_response"),
+        (endless(b"", b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * 500), "timeout"),
+        (endless(b"", b"h", pause=0.02), "any"),
+        (answer(200, b"ok", {f"X-{number}": "v" * 1000 for number in range(60)}), None),
+        (then_reset(HALF_BODY), None),
+        (then_reset(b"HTTP/1.1 200 OK\r\nX: "), "connection_lost"),
+        (then_reset(b""), "connection_lost"),
+        (then_hang(b""), "timeout"),
+    ],
+    ids=[
+        *("gzip", "deflate", "gzip in transfer", "endless", "endless by length", "endless chunks"),
+        *("endless chunk head", "slow body", "endless header", "endless headers", "endless hints"),
+        *("slow head", "60 KB of headers", "reset in body", "reset in head", "reset", "silence"),
+    ],
+)
+async def test_whatever_comes_time_is_bounded_and_memory_flat(script: Script, code: str | None) -> None:
+    """No answer takes longer than the deadline, nor more memory than a few buffers."""
+    async with Receiver(script) as receiver, opened() as transport:
+        tracemalloc.start()
+        began = time.monotonic()
+        try:
+            assert (await post(transport, receiver.url(), seconds=0.5)).status == 200
+            assert code in {None, "any"}
+        except DeliveryError as error:
+            assert code in {error.code, "any"}  # noqa: PT017 - an answer is as good
+        finally:
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert time.monotonic() - began < 2
+        assert peak < FLAT
+        assert free(transport)

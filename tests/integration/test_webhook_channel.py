@@ -5,15 +5,17 @@ import gzip
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
+from msgspec.structs import replace
 from standardwebhooks.webhooks import Webhook
-from support.builders import event_record, job
+from support.builders import NOW, event_record, job
+from support.names import Addresses, Names
 from support.receiver import Receiver, Script, answer, endless, raw, then_close, then_hang, then_reset
 
 from notifier.channels import ChannelContext, Content, Message, Receipt
@@ -22,37 +24,14 @@ from notifier.channels.transport import AiohttpTransport, CatcherTransport, Prep
 from notifier.channels.webhook import WebhookChannel
 from notifier.config import Channels, Config, Duration, WebhookSection, Workers
 from notifier.errors import DeliveryError, Permanent, Transient, Unknown
+from notifier.model import Endpoint, EndpointSecret
 
 pytestmark = pytest.mark.both_loops
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 LOOPBACK = ("127.0.0.0/8",)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-class Names(AbstractResolver):
-    """A scripted resolver: each look-up of a name gets its next list of addresses, the last one for good."""
-
-    def __init__(self, **answers: list[list[str]]) -> None:
-        self.answers = {name.replace("_", "."): lists for name, lists in answers.items()}
-        self.asked: list[str] = []
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Answer by the script, or as a resolver does that knows no such name."""
-        self.asked.append(host)
-        lists = self.answers.get(host.rstrip("."))
-        if lists is None:
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        addresses = lists.pop(0) if len(lists) > 1 else lists[0]
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
-            for address in addresses
-        ]
-
-    async def close(self) -> None:
-        """Nothing to let go of."""
 
 
 @asynccontextmanager
@@ -71,9 +50,9 @@ async def channel(
         await made.close()
 
 
-def guarded(resolver: Names, allow: tuple[str, ...] = ()) -> AiohttpTransport:
+def guarded(resolver: Names, allow: tuple[str, ...] = (), ports: tuple[int, ...] = ()) -> AiohttpTransport:
     """The real transport with a scripted resolver."""
-    return AiohttpTransport(Guard(PublicInternet(allow)), connections=8, resolver=resolver)
+    return AiohttpTransport(Guard(PublicInternet(allow, ports)), connections=8, resolver=resolver)
 
 
 def message(url: str, *, payload: str | None = None) -> Message:
@@ -88,11 +67,30 @@ async def deliver(*scripts: Script, seconds: float = 10) -> Receipt:
         return await webhook.deliver(message(receiver.url()))
 
 
-async def refused(url: str, transport: Transport | None = None) -> DeliveryError:
+def endpoint(url: str, **changes: Any) -> Endpoint:
+    """A subscription of a receiver."""
+    fields: dict[str, Any] = {
+        "id": "ep_1",
+        "url": url,
+        "event_types": ("*",),
+        "secrets": (EndpointSecret(OTHER, NOW),),
+        **dict.fromkeys(("created_at", "updated_at", "state_changed_at"), NOW),
+    }
+    return Endpoint(**(fields | changes))
+
+
+def to(subscription: Endpoint) -> Message:
+    """A message of a job that an endpoint caused while its url was another."""
+    return replace(message("https://old.example/"), endpoint=subscription)
+
+
+async def refused(
+    url: str, transport: Transport | None = None, *, by_endpoint: bool = False
+) -> DeliveryError:
     """Deliver to a url under the guard as it ships, and return what was raised."""
     async with channel(allow=(), transport=transport) as webhook:
         with pytest.raises(DeliveryError) as raised:
-            await route_and_deliver(webhook, url)
+            await (webhook.deliver(to(endpoint(url))) if by_endpoint else route_and_deliver(webhook, url))
         return raised.value
 
 
@@ -154,6 +152,73 @@ async def test_cookies_are_not_kept() -> None:
         for _ in range(2):
             await webhook.deliver(message(receiver.url()))
         assert all("cookie" not in got.headers for got in receiver.requests)
+
+
+async def test_an_endpoints_delivery_goes_by_what_the_endpoint_says() -> None:
+    """Its present url, headers and secrets make the request, whatever the job was made for."""
+    secrets = (EndpointSecret(OTHER, NOW), EndpointSecret(SECRET, NOW, expires_at=time.time() + 60))
+    async with Receiver() as receiver, channel() as webhook:
+        subscription = endpoint(receiver.url("/in?t=1"), headers={"X-Team": "shop"}, secrets=secrets)
+        await webhook.deliver(to(subscription))
+        [got] = receiver.requests
+    assert (got.target, got.headers["x-team"]) == ("/in?t=1", "shop")
+    for secret in (OTHER, SECRET):
+        Webhook(secret).verify(got.body, got.headers)
+
+
+async def test_a_test_send_tells_the_whole_exchange() -> None:
+    """The request as it went out, the answer with its headers, and what a delivery would have raised."""
+    script = answer(503, b"busy", {"Retry-After": "7", "X-Reason": "ü", "X-Reason-2": "b"})
+    async with Receiver(answer(200, b"ok"), script) as receiver, channel() as webhook:
+        good, bad = [await webhook.exchange(to(endpoint(receiver.url()))) for _ in range(2)]
+        sent = receiver.requests
+    assert good.answer is not None
+    assert (good.answer.status, good.answer.body, good.error) == (200, b"ok", None)
+    assert bad.answer is not None
+    assert bad.answer.headers() == [
+        ("Content-Length", "4"),
+        ("Retry-After", "7"),
+        ("X-Reason", "ü"),
+        ("X-Reason-2", "b"),
+    ]
+    assert isinstance(bad.error, Transient)
+    assert (bad.error.code, bad.error.retry_after, bad.error.timings) == ("http_503", 7, bad.answer.timings)
+    for shown, got in zip((good, bad), sent, strict=True):
+        assert shown.request.url == receiver.url()
+        assert {
+            name.lower(): value for name, value in shown.request.headers.items()
+        }.items() <= got.headers.items()
+        assert shown.request.body == got.body
+
+
+async def test_a_test_send_without_an_answer_tells_why() -> None:
+    """Where nothing came back there is the request, and the error with where the time went."""
+    async with Receiver(then_close(b"")) as receiver, channel() as webhook:
+        told = await webhook.exchange(to(endpoint(receiver.url())))
+    assert told.answer is None
+    assert isinstance(told.error, Unknown)
+    assert told.error.timings is not None
+
+
+async def test_a_test_send_is_guarded_like_any_delivery(victim: Receiver) -> None:
+    """It is no way around the guard, and tells no more of what it refused; a bad url makes no request."""
+    async with channel(allow=()) as webhook:
+        told = await webhook.exchange(to(endpoint(victim.url())))
+        assert told.answer is None
+        assert isinstance(told.error, Permanent)
+        assert (told.error.code, told.error.message, told.error.timings) == ("blocked_address", REFUSAL, None)
+        with pytest.raises(Permanent) as failed:
+            await webhook.exchange(to(endpoint("http://0177.0.0.1/")))
+        assert failed.value.code == "invalid_destination"
+
+
+async def test_only_so_much_of_an_answers_headers_is_told() -> None:
+    """Of 60 KB of headers the first 8 KiB are kept for a test-send."""
+    script = answer(200, b"", {f"X-{number}": "v" * 1000 for number in range(60)})
+    async with Receiver(script) as receiver, channel() as webhook:
+        told = await webhook.exchange(message(receiver.url()))
+    assert told.answer is not None
+    assert [name for name, _ in told.answer.headers()] == ["Content-Length", *(f"X-{n}" for n in range(8))]
 
 
 # Connections ----------------------------------------------------------------------------------------
@@ -551,6 +616,12 @@ HOSTILE = [
     "\nhttp://127.0.0.1:{port}/",
     "http://127.0.0.1:{port}\uff03@example.com/",
     # Names whose owner points them here
+    "http://nat64.test:{port}/",
+    "http://teredo.test:{port}/",
+    "http://zone.test:{port}/",
+    "http://word.test:{port}/",
+    "http://octal.test:{port}/",
+    "http://nothing.test:{port}/",
     "http://mapped.test:{port}/",
     "http://private.test:{port}/",
     "http://both.test:{port}/",
@@ -559,10 +630,19 @@ HOSTILE = [
 
 
 def hostile_names() -> Names:
-    """A resolver whose names all lead to this machine."""
-    here = [["127.0.0.1"]]
+    """A resolver whose names all lead to this machine, one way or the other."""
+    here: list[Addresses] = [["127.0.0.1"]]
     names = Names(private_test=here, mapped_test=[["::ffff:127.0.0.1"]], both_test=[["::1", "127.0.0.1"]])
-    names.answers |= {"localhost": [["127.0.0.1", "::1"]], "sub.localhost": here}
+    names.answers |= {
+        "localhost": [["127.0.0.1", "::1"]],
+        "sub.localhost": here,
+        "nat64.test": [["64:ff9b::7f00:1", "64:ff9b:1::7f00:1"]],
+        "teredo.test": [["2001:0:7f00:1::80ff:fffe", "2002:7f00:1::1"]],
+        "zone.test": [["fe80::1%lo", "::1%lo"]],
+        "word.test": [["localhost"]],
+        "octal.test": [["0177.0.0.1", "2130706433", "0x7f.1", "127.1"]],
+        "nothing.test": [[]],
+    }
     return names
 
 
@@ -574,10 +654,12 @@ async def victim() -> AsyncIterator[Receiver]:
         assert receiver.connections == 0
 
 
+@pytest.mark.parametrize("by_endpoint", [False, True], ids=["route", "endpoint"])
 @pytest.mark.parametrize("url", HOSTILE)
-async def test_no_spelling_reaches_this_machine(url: str, victim: Receiver) -> None:
-    """However a url spells it, loopback is not connected to: the job fails for good."""
-    error = await refused(url.format(port=victim.port), guarded(hostile_names()))
+async def test_no_spelling_reaches_this_machine(url: str, by_endpoint: bool, victim: Receiver) -> None:
+    """However a route's or an endpoint's url spells it, loopback is not connected to; the job fails."""
+    transport = guarded(hostile_names(), ports=(victim.port,))
+    error = await refused(url.format(port=victim.port), transport, by_endpoint=by_endpoint)
     assert error.code in {"blocked_address", "invalid_destination", "dns_failed"}
     assert isinstance(error, Permanent) or error.code == "dns_failed"
 
@@ -590,14 +672,87 @@ async def test_the_guard_is_on_as_it_ships(host: str, victim: Receiver) -> None:
     assert error.code == "blocked_address"
 
 
+OTHER_PORTS = [
+    "http://1.1.1.1:22/",
+    "http://8.8.8.8:25/",
+    "https://8.8.8.8:444/",
+    "http://9.9.9.9:81/",
+    "http://9.9.9.9:08080/",
+    "http://1.1.1.1:65535/",
+    "http://[2606:4700::1111]:6379/",
+    "https://[2a00:1450:4001::8]:8443/",
+    "http://public.test:3306/",
+    "https://public.test.:9200/",
+    "http://PUBLIC.test:11211/",
+    "http://other-port.test:5432/",
+]
+
+
+@pytest.mark.parametrize("by_endpoint", [False, True], ids=["route", "endpoint"])
+@pytest.mark.parametrize("url", OTHER_PORTS)
+async def test_no_other_port_is_reached(url: str, by_endpoint: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of public addresses only the ports of the web are connected to, and those that are named."""
+    made: list[object] = []
+    monkeypatch.setattr("notifier.channels.guard.new_socket", made.append)
+    names = Names(public_test=[["1.1.1.1", "2606:4700::1111"]])
+    names.answers["other-port.test"] = [["8.8.8.8"]]
+    error = await refused(url, guarded(names, ports=(8444,)), by_endpoint=by_endpoint)
+    assert isinstance(error, Permanent)
+    assert error.code == "blocked_address"
+    assert made == []
+
+
 async def test_a_refusal_reveals_nothing() -> None:
-    """A port that is open and one that is closed, a literal and a name: the same error, with no address."""
+    """Open or closed, by address or port, literal or name: the same error, with no address and no time."""
     async with Receiver() as receiver:
         urls = [f"http://127.0.0.1:{receiver.port}/", "http://10.1.2.3:9/", "http://private.test/"]
+        urls += ["http://8.8.8.8:22/", "http://8.8.8.8:9/", "https://private.test/"]
         errors = [await refused(url, guarded(hostile_names())) for url in urls]
-    assert {(error.code, error.message, error.response) for error in errors} == {
-        ("blocked_address", REFUSAL, None)
+    said = {
+        (error.code, error.message, error.response, error.status_code, error.timings, error.lane_fault)
+        for error in errors
     }
+    assert said == {("blocked_address", REFUSAL, None, None, None, False)}
+
+
+async def test_refusals_are_counted() -> None:
+    """What the guard refused shows on the channel, for whoever counts."""
+    async with channel(allow=()) as webhook:
+        for url in ("http://127.0.0.1/", "http://10.0.0.1/", "http://8.8.8.8:22/"):
+            with pytest.raises(Permanent):
+                await webhook.deliver(message(url))
+        assert webhook.guard.refused == 3
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        *(OSError("broken"), socket.gaierror(socket.EAI_AGAIN, "again"), TimeoutError(), UnicodeError("?")),
+        *(ValueError("?"), RuntimeError("?"), KeyError("host"), StopAsyncIteration(), []),
+    ],
+    ids=repr,
+)
+async def test_a_failing_look_up_never_leads_to_a_connection(failure: Addresses, victim: Receiver) -> None:
+    """However a look-up fails, once or again and again, nothing is connected to; the job is tried again."""
+    transport = guarded(Names(broken_test=[failure]), LOOPBACK)
+    async with channel(transport=transport) as webhook:
+        for _ in range(2):
+            with pytest.raises(Transient) as failed:
+                await webhook.deliver(message(f"http://broken.test:{victim.port}/"))
+            expected = "timeout" if isinstance(failure, TimeoutError) else "dns_failed"
+            assert (failed.value.code, failed.value.lane_fault) == (expected, True)
+
+
+async def test_a_look_up_that_fails_after_one_that_did_not(victim: Receiver) -> None:
+    """A name that was led somewhere before is not led there again by a look-up that fails."""
+    names = Names(flaky_test=[["127.0.0.2"], OSError("broken")])
+    transport = guarded(names, LOOPBACK)
+    async with Receiver(host="127.0.0.2") as receiver, channel(transport=transport) as webhook:
+        await webhook.deliver(message(f"http://flaky.test:{receiver.port}/"))
+        with pytest.raises(Transient) as failed:
+            await webhook.deliver(message(f"http://flaky.test:{victim.port}/"))
+        assert failed.value.code == "dns_failed"
+        assert len(receiver.requests) == 1
 
 
 async def test_a_name_that_is_rebound_between_look_ups(victim: Receiver) -> None:
@@ -684,17 +839,3 @@ async def test_a_closed_channel_delivers_nothing() -> None:
         await webhook.close()
         with pytest.raises(Transient):
             await webhook.deliver(message(receiver.url()))
-
-
-async def test_timings_tell_where_the_time_went() -> None:
-    """The parts of an exchange are told apart, and a kept connection costs no connecting."""
-    transport = AiohttpTransport(Guard(PublicInternet(LOOPBACK)), connections=1)
-    await transport.open()
-    headers: Mapping[str, str] = {"X": "y"}
-    async with Receiver() as receiver:
-        request = PreparedRequest(receiver.url(), dict(headers), b"{}")
-        first, second = [(await transport.send(request, 5)).timings for _ in range(2)]
-    await transport.close()
-    assert 0 == second.connect < first.connect
-    assert first.wait > 0
-    assert first.body >= 0

@@ -22,6 +22,8 @@ class Received(NamedTuple):
     headers: dict[str, str]
     body: bytes
     connection: int
+    size: int
+    """Bytes in all, head and body."""
 
 
 class Line(NamedTuple):
@@ -168,9 +170,9 @@ class Receiver:
 
 
 async def _read_request(reader: asyncio.StreamReader, connection: int) -> Received:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    first, *lines = head.strip().split("\r\n")
+    raw_head = await reader.readuntil(b"\r\n\r\n")
+    first, *lines = raw_head.decode("latin-1").strip().split("\r\n")
     method, target, _ = first.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Received(method, target, headers, body, connection)
+    return Received(method, target, headers, body, connection, len(raw_head) + len(body))
