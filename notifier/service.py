@@ -16,12 +16,13 @@ from notifier.channels.signing import new_secret
 from notifier.config import Config, load_config
 from notifier.dispatch.dispatcher import Dispatcher
 from notifier.dispatch.limits import limits_in
-from notifier.dispatch.pool import NO_SUBSCRIBERS, WorkerPool, log_failed
+from notifier.dispatch.pool import WorkerPool, log_failed
 from notifier.dispatch.queue import FairQueue
-from notifier.errors import DrainingError, InvalidEventError, StoreError
+from notifier.endpoints import Endpoints
+from notifier.errors import DeliveryError, DrainingError, InvalidEventError, Permanent, StoreError
 from notifier.ingest import Incoming, from_event
 from notifier.metrics import Metrics
-from notifier.model import Event, EventRecord, Job, new_id
+from notifier.model import Endpoint, Event, EventRecord, Job, new_id
 from notifier.preview import preview
 from notifier.rendering import Renderer
 from notifier.replays import Replays, Requeued
@@ -79,6 +80,17 @@ class Notifier:
             claim_timeout=config.workers.claim_timeout,
             metrics=self.metrics,
         )
+        self.endpoints = Endpoints(
+            self.store,
+            self.clock,
+            self.router,
+            lane_of=lanes.get("webhook", _no_webhooks),
+            check_template=self._template_problem,
+            submission=self._operational,
+            config=config.channels.webhook,
+            on_change=self._endpoint_changed,
+            on_events=self._offer,
+        )
         self.pool = WorkerPool(
             config=config,
             queue=self.queue,
@@ -89,7 +101,7 @@ class Notifier:
             clock=self.clock,
             random=overrides.random,
             metrics=self.metrics,
-            endpoints=NO_SUBSCRIBERS,
+            endpoints=self.endpoints,
             on_due=self.dispatcher.due,
         )
         self.replays = Replays(self.store, self.clock, self.dispatcher.sweep)
@@ -143,6 +155,7 @@ class Notifier:
             if not self.config.channels.webhook.secrets:
                 kept = await self.store.setting(_WEBHOOK_SECRET, self.webhook_secret, secret=True)
                 self._webhook_secrets = (kept,)
+            await self.endpoints.load()
             for each in self.channels.values():
                 await each.open()
         except BaseException:
@@ -228,6 +241,17 @@ class Notifier:
         )
         return Submission(record, self.router.jobs(record, event.data, event.deliver, now))
 
+    def _operational(self, event: Event) -> Submission:
+        """An event of the notifier's own, with the jobs that it causes."""
+        now = self.clock()
+        return self._submission(from_event(event, now=now), now)
+
+    def _offer(self, submissions: Sequence[Submission]) -> None:
+        """Take note of the notifier's own events, once they are stored."""
+        for each in submissions:
+            self._count(Added(each.event, each.jobs, duplicate=False))
+            self.dispatcher.offer(each.event, each.jobs)
+
     def _count(self, added: Added) -> None:
         if added.duplicate:
             self.metrics.duplicates.inc()
@@ -238,6 +262,20 @@ class Notifier:
         for job in added.jobs:
             if job.error is not None:
                 log_failed(job, job.error)
+
+    # Endpoints -----------------------------------------------------------------------------------
+
+    def _endpoint_changed(self, endpoint: Endpoint) -> None:
+        """Hold an endpoint's lane to what it is held to now."""
+        self.pool.give_back(self.queue.refresh(endpoint.lane))
+
+    def _template_problem(self, name: str) -> str | None:
+        """Why a template can't make the payload of a webhook; None: it can."""
+        try:
+            parts = self.renderer.parts_of(name)
+        except DeliveryError as error:
+            return error.message
+        return None if "payload" in parts else f"{name} has no payload.json, which webhooks are made of"
 
     # Operators -----------------------------------------------------------------------------------
 
@@ -283,3 +321,7 @@ class Notifier:
         except StoreError as error:
             found.append(str(error))
         return found
+
+
+def _no_webhooks(_url: str) -> str:
+    raise Permanent("no channel 'webhook' is registered", code="unknown_channel")

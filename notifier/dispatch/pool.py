@@ -46,26 +46,6 @@ class Subscribers(Protocol):
         """Take note that its lane's breaker opened."""
 
 
-class _Nobody:
-    """No endpoints at all."""
-
-    def get(self, endpoint_id: str) -> Endpoint | None:  # noqa: ARG002 - as the protocol has it
-        """There is none."""
-        return None
-
-    async def delivered(self, endpoint_id: str, now: float) -> None:
-        """Nobody cares."""
-
-    async def failed(self, endpoint_id: str, error: DeliveryError, now: float) -> None:
-        """Nobody cares."""
-
-    async def breaker_opened(self, endpoint_id: str, now: float) -> None:
-        """Nobody cares."""
-
-
-NO_SUBSCRIBERS: Subscribers = _Nobody()
-
-
 class WorkerPool:
     """A fixed number of workers on one queue."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from jinja2 import nodes
 
-from notifier.channels import Content
+from notifier.channels import ALL_PARTS, Content
 from notifier.errors import TemplateError
 from notifier.model import EventRecord, Job
 from notifier.rendering.files import TemplateFiles
@@ -78,6 +78,10 @@ class Renderer:
 
     def _sandbox(self, name: str) -> Sandbox:
         return self._payloads if name.endswith(".json") else self._pages
+
+    def parts_of(self, template: str) -> frozenset[str]:
+        """The parts that a template has without a locale. Raises TemplateError where there is none."""
+        return frozenset(part for part, _ in self._files.chosen(template, ALL_PARTS, None))
 
     def names(self) -> list[str]:
         """The templates there are."""

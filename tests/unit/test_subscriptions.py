@@ -253,7 +253,10 @@ def test_when_decides() -> None:
 
 @pytest.mark.parametrize(
     ("when", "says"),
-    [("data.total > 1", "when, line 1: 'data.total' is undefined"), ("data.total >", "is no Jinja2 expression")],
+    [
+        ("data.total > 1", "when, line 1: 'data.total' is undefined"),
+        ("data.total >", "is no Jinja2 expression"),
+    ],
 )
 def test_a_when_that_fails_gives_a_job_that_is_born_failed(when: str, says: str) -> None:
     """Its sibling and the event don't suffer; it stays in its lane, and what was wrong can be seen."""
