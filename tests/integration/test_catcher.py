@@ -3,10 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Literal
 
 import aiohttp
+import msgspec
 import pytest
-from support.builders import event_record, job
+from support.builders import NOW, event_record, job
+from support.egress_proxy import EgressProxy
 
 from notifier import channels
 from notifier.channels import Channel, ChannelContext, Content, FunctionChannel, Message, Receipt
@@ -15,6 +18,7 @@ from notifier.config import Config, parse_config
 from notifier.dev import LOOPBACK, Catcher, caught
 from notifier.errors import Permanent
 from notifier.inbox import Hook, Inbox, Mail, Note
+from notifier.model import Endpoint, EndpointSecret
 
 SECRETS = [new_secret(), new_secret("v1a"), new_secret()]
 
@@ -87,6 +91,45 @@ async def test_a_webhook_is_caught_with_its_signature_verified(
     assert headers["Host"] == "crm.example.com"
     assert headers["webhook-id"] == sent.job.id
     assert b'"data":{"name":"Ada"}' in only.message.body
+
+
+@pytest.mark.parametrize("signature", ["v1", "v1a"])
+async def test_an_endpoints_webhook_is_caught_with_its_own_signature_verified(
+    catcher: Catcher, built: dict[str, Channel], signature: Literal["v1", "v1a"]
+) -> None:
+    """It is verified by the endpoint's secret, and shows the endpoint's url and headers."""
+    endpoint = Endpoint(
+        id="ep_1",
+        url="https://hooks.example.com/in?token=t",
+        event_types=("*",),
+        headers={"X-Team": "shop"},
+        secrets=(EndpointSecret(new_secret(signature), NOW),),
+        created_at=NOW,
+        updated_at=NOW,
+        state_changed_at=NOW,
+    )
+    sent = message(destination="https://hooks.example.com/in")
+    await built["webhook"].deliver(Message(job=sent.job, event=sent.event, endpoint=endpoint))
+    (only,) = catcher.inbox
+    assert isinstance(only.message, Hook)
+    assert only.message.url == endpoint.url
+    assert only.message.problem is None
+    assert ("X-Team", "shop") in only.message.headers
+
+
+async def test_a_declared_proxy_is_not_used(catcher: Catcher, config: Config) -> None:
+    """What is caught goes straight to the catcher, and nothing to the egress proxy that is configured."""
+    async with EgressProxy() as proxy:
+        section = msgspec.structs.replace(config.channels.webhook, proxy=proxy.url())
+        with_proxy = msgspec.structs.replace(
+            config, channels=msgspec.structs.replace(config.channels, webhook=section)
+        )
+        webhook = catcher.channels(context_of(with_proxy))["webhook"]
+        await webhook.open()
+        await webhook.deliver(message(destination="https://a.example/x"))
+        await webhook.close()
+        assert proxy.connections == 0
+    assert len(list(catcher.inbox)) == 1
 
 
 async def test_a_forged_request_says_why_it_does_not_verify(catcher: Catcher) -> None:
