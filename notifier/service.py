@@ -29,9 +29,11 @@ from notifier.replays import Replays, Requeued
 from notifier.routing import Router
 from notifier.store import Store, open_store
 from notifier.store.base import Added, JobFilter, Submission
-from notifier.upkeep import Upkeep
+from notifier.upkeep import Chore, Upkeep
 
 _WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a setting, not a secret
+_ENDPOINTS_EVERY = 30.0
+"""Seconds between looks for endpoints' secrets whose overlap is over, and for what the store owes them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -113,6 +115,9 @@ class Notifier:
             clock=self.clock,
             metrics=self.metrics,
             on_rescued=self.dispatcher.sweep,
+        )
+        self.upkeep.chores.append(
+            Chore("endpoints", _ENDPOINTS_EVERY, lambda: self.endpoints.forget_expired(self.clock()))
         )
         self._dispatching: asyncio.Task[None] | None = None
 

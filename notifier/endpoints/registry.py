@@ -194,7 +194,7 @@ class Endpoints:
         await self._kept.clear_doubts()
         await self._kept.finish_deletions(self._now)
         for each in self._kept.all():
-            if len(live_secrets(each, now)) < len(each.secrets):
+            if len(each.secrets) > 1 and len(live_secrets(each, now)) < len(each.secrets):
                 with suppress(NotFoundError):  # deleted meanwhile
                     await self._kept.change(each.id, lambda present: _without_expired(present, now))
 

@@ -9,6 +9,7 @@ import pytest
 from support.builders import NOW, SECRET, endpoint, event_record
 
 from notifier.channels import Channel, ChannelContext, FunctionChannel, Message, Receipt
+from notifier.channels.signing import verify
 from notifier.channels.webhook import WebhookChannel
 from notifier.config import Config, Retry, Route
 from notifier.model import Endpoint, EndpointState
@@ -149,3 +150,29 @@ def test_a_preview_is_cut_and_says_so(tmp_path: Path, channels: Mapping[str, Cha
     assert (len(shown["deliveries"]), shown["deliveries_not_shown"]) == (EXPLAINED - 1, 0)
     shown = previewed(tmp_path, channels, endpoints=(*others, *takers))
     assert (len(shown["deliveries"]), shown["deliveries_not_shown"]) == (EXPLAINED, 1)
+
+
+def test_a_preview_shows_an_endpoints_request_as_it_would_go_out(
+    tmp_path: Path, channels: Mapping[str, Channel]
+) -> None:
+    """Its whole url, its template, its headers and the signature, which verifies; credentials hidden."""
+    (tmp_path / "slim").mkdir()
+    (tmp_path / "slim" / "payload.json").write_text('{"total": {{ data.total }} }')
+    taker = endpoint(
+        url="https://b.example/hooks?to=7",
+        template="slim",
+        headers={"X-Team": "blue", "Authorization": "Bearer s3cret", "X-Api-Key": "s3cret"},
+    )
+    (shown,) = previewed(tmp_path, channels, routes=(), endpoints=(taker,))["deliveries"]
+    assert (shown["endpoint"], shown["destination"]) == (taker.id, "https://b.example/hooks")
+    message = shown["message"]
+    assert (message["method"], message["url"]) == ("POST", "https://b.example/hooks?to=7")
+    assert message["body"] == '{"total": 120 }'
+    headers = {name.lower(): value for name, value in message["headers"].items()}
+    assert (headers["x-team"], headers["authorization"], headers["x-api-key"]) == (
+        "blue",
+        "(hidden)",
+        "(hidden)",
+    )
+    assert "s3cret" not in str(shown)
+    verify(headers, message["body"].encode(), SECRET, NOW)
