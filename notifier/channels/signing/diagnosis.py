@@ -148,7 +148,8 @@ def _clock(stamp: Stamp, now: float, tolerance: float, *, right: bool) -> Check:
 
 
 def _span(seconds: float) -> str:
+    """Write a time short, but never so coarsely that what is just past the tolerance looks as long."""
     for size, unit in _UNITS:
-        if seconds >= 2 * size:
+        if seconds >= 10 * size:
             return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
     return f"{seconds:.0f} s"
