@@ -225,7 +225,7 @@ class Dispatcher:
         now = self._clock()
         agenda.begin_claim(lanes)
         try:
-            claimed = await self._store.claim_lanes(
+            claimed = await self._store.claim(
                 priority=priority,
                 lanes=lanes,
                 limit=min(BATCH, self._queue.room(priority)),

@@ -4,7 +4,7 @@ Only a store writes. All times are seconds since the epoch. A method that return
 synced; one that raises `StoreUnavailableError` may or may not have.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -137,24 +137,6 @@ class Store(Protocol):
     # What workers do -----------------------------------------------------------------------------
 
     async def claim(
-        self,
-        *,
-        priority: int,
-        limit: int,
-        per_lane: int,
-        now: float,
-        until: float,
-        exclude: Collection[str] = (),
-        only: Collection[str] | None = None,
-    ) -> list[Claim]:
-        """Claim due PENDING jobs of one priority until `until`: `limit` in all, `per_lane` of one lane.
-
-        Lanes in `exclude` are passed over; with `only`, no others are looked at. Lanes take turns over
-        calls. Fewer than `limit` jobs, of less than `WINDOW_BYTES` of data, means that no other is due,
-        save in excluded lanes and those that gave `per_lane`.
-        """
-
-    async def claim_lanes(
         self, *, priority: int, lanes: Sequence[str], limit: int, per_lane: int, now: float, until: float
     ) -> Claimed:
         """Claim due PENDING jobs of one priority, of just these lanes, until `until`.
@@ -181,9 +163,6 @@ class Store(Protocol):
 
     async def rescue(self, now: float) -> int:
         """Give back jobs whose claim has expired; returns how many."""
-
-    async def next_due(self, after: float) -> float | None:
-        """The earliest `next_attempt_at` later than `after` among PENDING jobs."""
 
     # What operators do ---------------------------------------------------------------------------
 

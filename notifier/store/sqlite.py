@@ -1,7 +1,7 @@
 """The embedded store: one SQLite file in WAL mode, owned by one process, one writer with group commit."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from notifier.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from notifier.model import CANCELLABLE, REQUEUEABLE, Attempt, Claim, Endpoint, EventRecord, Job, JobState
+from notifier.model import CANCELLABLE, REQUEUEABLE, Attempt, Endpoint, EventRecord, Job, JobState
 from notifier.store import rows, schema
 from notifier.store.adding import Adding
 from notifier.store.base import (
@@ -26,7 +26,7 @@ from notifier.store.base import (
     Settlement,
     Submission,
 )
-from notifier.store.claiming import Claiming, Sweeping
+from notifier.store.claiming import Claiming
 from notifier.store.endpoints import all_endpoints, check_endpoint, endpoint_values
 from notifier.store.lock import FileLock
 from notifier.store.queries import (
@@ -93,7 +93,6 @@ class SqliteStore:
         self._writer: GroupWriter | None = None
         self._event_seq = 0
         self._job_seq = 0
-        self._scanned: dict[int, str] = {}
         self._pruned_jobs = 0
         self._pruned_events = 0
 
@@ -220,38 +219,9 @@ class SqliteStore:
     # What workers do -----------------------------------------------------------------------------
 
     async def claim(
-        self,
-        *,
-        priority: int,
-        limit: int,
-        per_lane: int,
-        now: float,
-        until: float,
-        exclude: Collection[str] = (),
-        only: Collection[str] | None = None,
-    ) -> list[Claim]:
-        """See `Store.claim`."""
-
-        def claim(database: sqlite3.Connection) -> str:
-            # Made anew each time: this runs once more where the batch it stood in has failed.
-            sweeping = Sweeping(
-                scanned=self._scanned,
-                priority=priority,
-                limit=limit,
-                per_lane=per_lane,
-                exclude=exclude,
-                only=only,
-                now=micros(now),
-                until=micros(until),
-            )
-            return sweeping.sweep(database)
-
-        return rows.claims_from(await self._write(claim))
-
-    async def claim_lanes(
         self, *, priority: int, lanes: Sequence[str], limit: int, per_lane: int, now: float, until: float
     ) -> Claimed:
-        """See `Store.claim_lanes`."""
+        """See `Store.claim`."""
 
         def claim(database: sqlite3.Connection) -> tuple[str, dict[str, int]]:
             # Made anew each time: this runs once more where the batch it stood in has failed.
@@ -296,12 +266,6 @@ class SqliteStore:
         values = {"now": micros(now), "before": micros(now)}
         count: int = await self._write(lambda database: database.execute(SQL["rescue"], values).rowcount)
         return count
-
-    async def next_due(self, after: float) -> float | None:
-        """See `Store.next_due`."""
-        values = {"after": micros(after)}
-        (due,) = await self._read(lambda database: database.execute(SQL["next_due"], values).fetchone())
-        return rows.maybe_seconds(due)
 
     # What operators do ---------------------------------------------------------------------------
 

@@ -126,10 +126,7 @@ Act = Callable[[SqliteStore, Situation], Coroutine[Any, Any, Any]]
 
 WRITES: dict[str, Act] = {
     "add": lambda store, at: store.add([at.fresh, at.pending]),
-    "claim": lambda store, _: store.claim(
-        priority=Priority.NORMAL, limit=2, per_lane=2, now=NOW, until=UNTIL
-    ),
-    "claim_lanes": lambda store, at: store.claim_lanes(
+    "claim": lambda store, at: store.claim(
         priority=Priority.NORMAL, lanes=[at.pending.jobs[0].lane], limit=2, per_lane=2, now=NOW, until=UNTIL
     ),
     "claim_these": lambda store, at: store.claim_these(
@@ -167,7 +164,6 @@ READS: dict[str, Act] = {
     "failures": lambda store, _: store.failures(EVERYTHING),
     "replays": lambda store, _: store.replays(),
     "endpoints": lambda store, _: store.endpoints(),
-    "next_due": lambda store, _: store.next_due(NOW),
     "lanes": lambda store, _: store.lanes(priority=Priority.NORMAL, after="", limit=9),
 }
 
@@ -721,7 +717,6 @@ async def test_the_database_refuses_what_a_state_can_not_be(store: SqliteStore, 
 
 QUERIES = sql.load("sqlite.sql")
 OF_THE_WORKERS = (
-    "due_lanes",
     "due_of_lanes",
     "lanes",
     "next_due_of_lanes",
@@ -798,10 +793,8 @@ async def steps_of_a_claim(path: Path, size: int, spread: int) -> int:
     steps = itertools.count()
     for connection in store._connections[:2]:
         await connection.run(lambda database: database.set_progress_handler(lambda: next(steps) and 0, 100))
-    claims = await store.claim(priority=Priority.NORMAL, limit=50, per_lane=50, now=NOW, until=UNTIL)
-    assert len(claims) == 50
     lanes = [lane for lane, _ in await store.lanes(priority=Priority.NORMAL, after="", limit=256)]
-    claimed = await store.claim_lanes(
+    claimed = await store.claim(
         priority=Priority.NORMAL, lanes=lanes, limit=50, per_lane=50, now=NOW, until=UNTIL
     )
     assert len(claimed.claims) == 50

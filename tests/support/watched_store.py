@@ -13,11 +13,9 @@ from notifier.store.sqlite import SqliteStore
 WATCHED = frozenset(
     {
         "claim",
-        "claim_lanes",
         "claim_these",
         "lanes",
         "settle",
-        "next_due",
         "renew",
         "rescue",
         "prune",

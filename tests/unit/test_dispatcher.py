@@ -418,11 +418,11 @@ async def test_a_job_that_comes_in_during_a_claim_of_its_lane_is_not_overlooked(
     late, late_job = one(lane="a")
 
     async def post() -> None:
-        dispatch.store.after.pop("claim_lanes", None)
+        dispatch.store.after.pop("claim", None)
         await dispatch.post(late)
 
     await dispatch.store.keep(one(lane="a")[0])
-    dispatch.store.after["claim_lanes"] = post
+    dispatch.store.after["claim"] = post
     await dispatch.begin()
     async with asyncio.timeout(5):
         assert (await dispatch.work(2))[1].job.id == late_job.id
@@ -441,7 +441,7 @@ async def test_ten_thousand_lanes_that_wait_cost_nothing(dispatch: Dispatch) -> 
         ["alive", "lane-0", "lane-1", "lane-2"]
     )
     await dispatch.at_rest()
-    assert dispatch.store.calls - before == {"claim_these": 1, "claim_lanes": 1}
+    assert dispatch.store.calls - before == {"claim_these": 1, "claim": 1}
 
 
 async def test_a_held_lanes_backlog_waits_in_the_store(dispatch: Dispatch) -> None:
@@ -454,7 +454,7 @@ async def test_a_held_lanes_backlog_waits_in_the_store(dispatch: Dispatch) -> No
     await dispatch.post(one(lane="a")[0], one(lane="b")[0])
     assert [claim.job.lane for claim in await dispatch.work(1)] == ["b"]
     await dispatch.at_rest()
-    assert dispatch.store.calls["claim_lanes"] == 0
+    assert dispatch.store.calls["claim"] == 0
     limits.clear()
     dispatch.queue.refresh("a")
     dispatch.dispatcher.due("a", NORMAL, NOW)
@@ -490,7 +490,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize("call", ["claim_lanes", "lanes"])
+@pytest.mark.parametrize("call", ["claim", "lanes"])
 async def test_a_claim_that_fails_is_survived(dispatch: Dispatch, call: str) -> None:
     """It is counted, and tried again until the store is back."""
     dispatch.store.failing[call] = 3
@@ -520,8 +520,8 @@ async def test_it_says_that_it_fails_while_it_does(dispatch: Dispatch) -> None:
         seen.append(dispatch.dispatcher.failing)
 
     await dispatch.store.keep(one()[0])
-    dispatch.store.before["claim_lanes"] = look
-    dispatch.store.failing["claim_lanes"] = 2
+    dispatch.store.before["claim"] = look
+    dispatch.store.failing["claim"] = 2
     await dispatch.begin()
     assert seen == [True]
     assert not dispatch.dispatcher.failing
@@ -549,6 +549,6 @@ async def test_a_stop_during_a_claim_loses_nothing(dispatch: Dispatch) -> None:
     async def stop() -> None:
         dispatch.dispatcher.stop()
 
-    dispatch.store.before["claim_lanes"] = stop
+    dispatch.store.before["claim"] = stop
     await dispatch.dispatcher.run()
     assert len(dispatch.queue.close()) == 1

@@ -76,10 +76,18 @@ async def put(store: Store, *submissions: Submission) -> list[Job]:
     return [each for submission in submissions for each in submission.jobs]
 
 
-async def take(store: Store, limit: int = 100, *, now: float = NOW, **asked: Any) -> list[Claim]:
-    """Claim what is due of normal priority, without a bound that the test doesn't name."""
-    whole: dict[str, Any] = {"priority": Priority.NORMAL, "per_lane": 100} | asked
-    return await store.claim(limit=limit, now=now, until=now + 60, **whole)
+async def claim_of(store: Store, lanes: Sequence[str], limit: int = 100, **asked: Any) -> Claimed:
+    """Claim what is due of normal priority in these lanes, without a bound that the test doesn't name."""
+    whole: dict[str, Any] = {"priority": Priority.NORMAL, "per_lane": 100, "now": NOW} | asked
+    return await store.claim(lanes=lanes, limit=limit, until=whole["now"] + 60, **whole)
+
+
+async def take(store: Store, limit: int = 100, **asked: Any) -> list[Claim]:
+    """Claim what is due of normal priority, in every lane there is unless the test names some."""
+    if "lanes" not in asked:
+        priority = asked.get("priority", Priority.NORMAL)
+        asked["lanes"] = [lane for lane, _ in await store.lanes(priority=priority, after="", limit=1000)]
+    return (await claim_of(store, limit=limit, **asked)).claims
 
 
 async def take_one(store: Store, *, now: float = NOW, **changes: Any) -> Claim:
@@ -351,16 +359,7 @@ async def test_a_claim_takes_no_more_than_its_part_of_a_lane(store: Store) -> No
     """A lane's backlog can't fill the window."""
     await put(store, *(submission(5, lane=lane) for lane in ("a", "b")), submission(1, lane="c"))
     assert sorted(lanes(await take(store, per_lane=2))) == ["a", "a", "b", "b", "c"]
-    assert sorted(lanes(await take(store, per_lane=2, only=["a"]))) == ["a", "a"]
-
-
-@pytest.mark.parametrize("limit", [1, 5, 9, 10, 11, 29, 30, 31])
-async def test_a_short_claim_means_that_no_other_is_due(store: Store, limit: int) -> None:
-    """As many as there is room for, from lanes long and short: nobody asks again in vain, nor too seldom."""
-    await put(store, *(submission(jobs, lane=f"lane-{jobs}") for jobs in (1, 2, 3, 4, 20)))
-    await put(store, submission(3, lane="later", next_attempt_at=NOW + 1))
-    assert len(await take(store, limit)) == min(limit, 30)
-    assert len(await take(store)) == 30 - min(limit, 30)
+    assert sorted(lanes(await take(store, per_lane=2, lanes=["a"]))) == ["a", "a"]
 
 
 async def test_data_ends_a_claim_early(store: Store) -> None:
@@ -373,69 +372,7 @@ async def test_data_ends_a_claim_early(store: Store) -> None:
     assert max(taken) <= 2
 
 
-async def test_every_lane_gets_its_first_before_any_gets_its_second(store: Store) -> None:
-    """A lane with a long backlog leaves room for one with a single job."""
-    await put(store, submission(50, lane="a"), *(submission(1, lane=lane) for lane in "bcde"))
-    assert sorted(lanes(await take(store, 6))) == ["a", "a", "b", "c", "d", "e"]
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3])
-async def test_repeated_claims_reach_every_lane(store: Store, limit: int) -> None:
-    """Lanes that never run dry keep no other from its turn, however small the window is."""
-    names = [f"lane-{number}" for number in range(7)]
-    await put(store, *(submission(30, lane=lane) for lane in names))
-    reached = [lane for _ in range(-(-7 // limit) + 1) for lane in lanes(await take(store, limit))]
-    assert set(reached) == set(names)
-
-
-async def test_repeated_claims_reach_every_one_of_very_many_lanes(store: Store) -> None:
-    """A claim looks at a bounded number of lanes and the next goes on from there."""
-    names = [f"lane-{number:04}" for number in range(1200)]
-    await store.add([submission(lane=lane) for lane in names])
-    reached: list[str] = []
-    while claims := await take(store, 100):
-        reached += lanes(claims)
-    assert sorted(reached) == names
-
-
-async def test_lanes_that_have_nothing_due_hide_none_that_have(store: Store) -> None:
-    """Two thousand lanes in their back-off stand before the one that can go."""
-    waiting = [submission(lane=f"a-{number:04}", next_attempt_at=NOW + 99) for number in range(2000)]
-    await store.add(waiting)
-    await put(store, submission(lane="z"))
-    reached: list[str] = []
-    for _ in range(20):
-        reached += lanes(await take(store, 100))
-    assert reached == ["z"]
-
-
-async def test_excluded_lanes_are_passed_over(store: Store) -> None:
-    """Their jobs stay PENDING; lanes that nobody has are no trouble."""
-    await put(store, *(submission(2, lane=lane) for lane in "abc"))
-    assert lanes(await take(store, exclude={"a", "c", "nobody"})) == ["b", "b"]
-    assert (await store.counts())[PENDING] == 4
-
-
-async def test_only_named_lanes_are_looked_at(store: Store) -> None:
-    """A lane that has just come free is filled without a look at the rest; one unknown is empty."""
-    await put(store, *(submission(3, lane=lane) for lane in "abc"))
-    assert sorted(lanes(await take(store, only=["b", "nobody", "b"]))) == ["b", "b", "b"]
-    assert lanes(await take(store, only=[])) == []
-
-
-async def test_an_excluded_lane_is_passed_over_even_when_named(store: Store) -> None:
-    """`exclude` holds with `only` too."""
-    await put(store, *(submission(lane=lane) for lane in "ab"))
-    assert lanes(await take(store, only={"a", "b"}, exclude={"a"})) == ["b"]
-
-
-async def claim_of(store: Store, lanes: Sequence[str], limit: int = 100, **asked: Any) -> Claimed:
-    """Claim what is due of normal priority in these lanes, without a bound that the test doesn't name."""
-    whole: dict[str, Any] = {"priority": Priority.NORMAL, "per_lane": 100, "now": NOW, "until": UNTIL}
-    return await store.claim_lanes(lanes=lanes, limit=limit, **whole | asked)
-
-
-async def test_a_claim_of_lanes_looks_at_no_others(store: Store) -> None:
+async def test_a_claim_looks_at_no_lanes_but_those_named(store: Store) -> None:
     """A lane that has come free is filled without a look at the rest; one unknown is no trouble."""
     await put(store, *(submission(2, lane=lane) for lane in "abc"))
     claimed = await claim_of(store, ["c", "nobody", "a", "c"])
@@ -445,20 +382,7 @@ async def test_a_claim_of_lanes_looks_at_no_others(store: Store) -> None:
     assert (await store.counts())[PENDING] == 2
 
 
-async def test_a_claim_of_lanes_hands_out_the_jobs_with_their_events(store: Store) -> None:
-    """The job is PROCESSING until the moment asked for, and its fence has grown."""
-    made = submission(of=event_record(key="k", tenant="acme"))
-    await put(store, made)
-    (claim,) = (await claim_of(store, [LANE], now=NOW + 5)).claims
-    assert claim.event == made.event
-    assert claim.job == msgspec.structs.replace(
-        made.jobs[0], status=PROCESSING, claim=1, next_attempt_at=None, updated_at=NOW + 5
-    )
-    assert await store.job(claim.job.id) == claim.job
-    assert await store.rescue(UNTIL) == 1
-
-
-async def test_a_claim_of_lanes_says_when_the_next_of_each_is_due(store: Store) -> None:
+async def test_a_claim_says_when_the_next_of_each_is_due(store: Store) -> None:
     """Now where more is due than was taken; later where the rest waits; never where nothing does."""
     await put(store, submission(5, lane="a"), submission(2, lane="b"), submission(lane="c"))
     await put(store, submission(lane="b", next_attempt_at=NOW + 7), submission(lane="d", next_attempt_at=NOW))
@@ -467,18 +391,6 @@ async def test_a_claim_of_lanes_says_when_the_next_of_each_is_due(store: Store) 
     claimed = await claim_of(store, ["a", "b", "c", "d", "e", "f"], per_lane=2)
     assert sorted(lanes(claimed.claims)) == ["a", "a", "b", "b", "c", "d"]
     assert claimed.next_due == {"a": NOW, "b": NOW + 7, "e": NOW + 0.000_001}
-
-
-@pytest.mark.parametrize("priority", Priority)
-async def test_a_claim_of_lanes_is_of_one_priority(store: Store, priority: Priority) -> None:
-    """Neither what it takes nor what it says of the next is another's."""
-    for each in Priority:
-        await put(
-            store, submission(2, priority=each), submission(priority=each, next_attempt_at=NOW + 1 + each)
-        )
-    claimed = await claim_of(store, [LANE], priority=priority)
-    assert [claim.job.priority for claim in claimed.claims] == [priority] * 2
-    assert claimed.next_due == {LANE: NOW + 1 + priority}
 
 
 async def test_lanes_get_equal_parts_in_the_order_they_are_named(store: Store) -> None:
@@ -490,7 +402,7 @@ async def test_lanes_get_equal_parts_in_the_order_they_are_named(store: Store) -
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5, 9, 10, 11, 29, 30, 31])
-async def test_a_claim_of_lanes_takes_all_that_it_has_room_for(store: Store, limit: int) -> None:
+async def test_a_claim_takes_all_that_it_has_room_for(store: Store, limit: int) -> None:
     """From lanes long and short, and no more than is due."""
     sizes = {f"lane-{size}": size for size in (1, 2, 3, 4, 20)}
     await put(store, *(submission(size, lane=lane) for lane, size in sizes.items()))
@@ -502,7 +414,7 @@ async def test_a_claim_of_lanes_takes_all_that_it_has_room_for(store: Store, lim
     assert len((await claim_of(store, list(sizes))).claims) == 30 - taken.total()
 
 
-async def test_data_ends_a_claim_of_lanes_early(store: Store) -> None:
+async def test_what_a_claim_left_for_its_size_is_due(store: Store) -> None:
     """What was left for want of room in memory is named as due now."""
     body = json.dumps({"text": "x" * (WINDOW_BYTES // 2)})
     await put(store, *(submission(of=event_record(body=body), lane=lane) for lane in "abc"))
@@ -511,7 +423,7 @@ async def test_data_ends_a_claim_of_lanes_early(store: Store) -> None:
     assert claimed.next_due == {"c": NOW}
 
 
-async def test_claims_of_lanes_that_race_are_disjoint(store: Store) -> None:
+async def test_claims_that_race_are_disjoint(store: Store) -> None:
     """No job is ever held twice, and none is left over; the last of them knows that it is."""
     await put(store, submission(100))
     answers = await asyncio.gather(*(claim_of(store, [LANE], 7) for _ in range(20)))
@@ -555,22 +467,17 @@ async def test_very_many_lanes_are_listed_page_by_page(store: Store) -> None:
     assert reached == names
 
 
-async def test_claims_that_race_are_disjoint(store: Store) -> None:
-    """No job is ever held twice, and none is left over."""
-    await put(store, submission(100))
-    claims = await asyncio.gather(*(take(store, 7) for _ in range(20)))
-    claimed = [job_id for each in claims for job_id in ids(each)]
-    assert len(claimed) == len(set(claimed)) == 100
-
-
 async def test_a_claim_beside_a_write_that_fails_is_whole(store: Store) -> None:
     """The batch is written anew one by one: what is handed out is claimed indeed, and once."""
     replay = Replay(id="rpl_1", filter=EVERYTHING, canary_job_id="job_1", created_at=NOW)
     await store.add_replay(replay)
     await put(store, submission(5))
-    claims, twice = await asyncio.gather(take(store, 3), store.add_replay(replay), return_exceptions=True)
+    claimed, twice = await asyncio.gather(
+        claim_of(store, [LANE], 3), store.add_replay(replay), return_exceptions=True
+    )
     assert isinstance(twice, Exception)
-    assert isinstance(claims, list)
+    assert isinstance(claimed, Claimed)
+    claims = claimed.claims
     assert len(claims) == 3
     assert [await store.job(claim.job.id) for claim in claims] == [claim.job for claim in claims]
     assert (await store.counts())[PROCESSING] == 3
@@ -581,7 +488,7 @@ async def test_named_jobs_are_claimed_where_they_are_due(store: Store) -> None:
     due, later, held = await put(
         store, submission(), submission(next_attempt_at=NOW + 1), submission(lane="held")
     )
-    await take(store, only={"held"})
+    await take(store, lanes=["held"])
     asked = [due.id, later.id, held.id, "job_0", due.id]
     assert await store.claim_these(asked, now=NOW, until=UNTIL) == {due.id: 1}
     claimed = await store.job(due.id)
@@ -809,21 +716,6 @@ async def test_a_lost_claim_can_not_be_renewed(store: Store) -> None:
     await store.renew([(current.job.id, current.job.claim)], UNTIL + 9999)
     assert (await store.job(current.job.id)).status is PENDING
     await store.renew([], UNTIL)
-
-
-# What is next --------------------------------------------------------------------------------------
-
-
-async def test_the_next_due_is_the_earliest_pending_after_a_moment(store: Store) -> None:
-    """What is due by then does not count, nor what is in any other state."""
-    assert await store.next_due(NOW) is None
-    await put(store, *(submission(next_attempt_at=NOW + each) for each in (-5, 0, 30.5, 20.25)))
-    withdrawn = await put(store, submission(next_attempt_at=NOW + 10))
-    assert await store.next_due(NOW) == NOW + 10
-    await store.cancel(withdrawn[0].id, NOW)
-    assert await store.next_due(NOW) == NOW + 20.25
-    assert await store.next_due(NOW + 20.25) == NOW + 30.5
-    assert await store.next_due(NOW + 30.5) is None
 
 
 # Looking -------------------------------------------------------------------------------------------

@@ -244,7 +244,6 @@ posts = st.builds(
     wishes=st.lists(wishes, max_size=5),
 )
 calls = st.lists(posts, min_size=1, max_size=3)
-lane_sets = st.frozensets(st.sampled_from(LANES))
 filters = st.builds(
     JobFilter,
     status=st.none() | st.sampled_from(JobState),
@@ -300,7 +299,7 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self, together: list[list[Post]]) -> Any:
         """Begin in the middle of things: some jobs are there, and some of them are claimed."""
         self.add(together)
-        return self._claim(Priority.NORMAL, 3, 3, frozenset(), None)
+        return self._claim(Priority.NORMAL, 3, 3, list(LANES))
 
     # Time ------------------------------------------------------------------------------------------
 
@@ -333,43 +332,28 @@ class StoreMachine(RuleBasedStateMachine):
         priority=st.sampled_from([Priority.NORMAL, Priority.NORMAL, Priority.HIGH]),
         limit=st.sampled_from([20, 20, 3, 2, 1, 0]),
         per_lane=st.sampled_from([10, 1, 2]),
-        exclude=st.just(frozenset[str]()) | lane_sets,
-        only=st.none() | lane_sets,
+        lanes=st.just(list(LANES)) | st.lists(st.sampled_from(LANES), max_size=4),
     )
-    def claim(
-        self,
-        priority: Priority,
-        limit: int,
-        per_lane: int,
-        exclude: frozenset[str],
-        only: frozenset[str] | None,
-    ) -> Any:
-        """A claim takes what is due, the longest due of each lane, and leaves room only where nothing is."""
-        return self._claim(priority, limit, per_lane, exclude, only)
+    def claim(self, priority: Priority, limit: int, per_lane: int, lanes: list[str]) -> Any:
+        """A claim takes what is due, the longest due of each lane, and says when each one's next is."""
+        return self._claim(priority, limit, per_lane, lanes)
 
-    def _claim(
-        self,
-        priority: Priority,
-        limit: int,
-        per_lane: int,
-        exclude: frozenset[str],
-        only: frozenset[str] | None,
-    ) -> Any:
-        allowed = (set(LANES) if only is None else only) - exclude
-        due = self.model.due(self.now, priority, allowed)
+    def _claim(self, priority: Priority, limit: int, per_lane: int, lanes: list[str]) -> Any:
+        due = self.model.due(self.now, priority, lanes)
         claimed = self.run(
             self.store.claim(
                 priority=priority,
+                lanes=lanes,
                 limit=limit,
                 per_lane=per_lane,
                 now=self.now,
                 until=self.now + CLAIM_TIMEOUT,
-                exclude=exclude,
-                only=only,
             )
         )
-        self._check_claims(claimed, due, limit, per_lane)
-        return multiple(*claimed)
+        self._check_claims(claimed.claims, due, limit, per_lane)
+        later = self.model.due(float("inf"), priority, lanes)
+        assert claimed.next_due == {lane: times[0] for lane, times in later.items()}
+        return multiple(*claimed.claims)
 
     def _check_claims(
         self, claimed: list[Claim], due: dict[str, list[float]], limit: int, per_lane: int
@@ -385,30 +369,6 @@ class StoreMachine(RuleBasedStateMachine):
         for lane, times in by_lane.items():
             assert len(times) <= per_lane
             assert sorted(filter(None, times)) == due[lane][: len(times)]
-
-    @rule(
-        target=claims,
-        priority=st.sampled_from([Priority.NORMAL, Priority.NORMAL, Priority.HIGH]),
-        limit=st.sampled_from([20, 20, 3, 2, 1, 0]),
-        per_lane=st.sampled_from([10, 1, 2]),
-        lanes=st.lists(st.sampled_from(LANES), max_size=4),
-    )
-    def claim_lanes(self, priority: Priority, limit: int, per_lane: int, lanes: list[str]) -> Any:
-        """As a claim; and it says of each lane it was asked for when its next is due."""
-        claimed = self.run(
-            self.store.claim_lanes(
-                priority=priority,
-                lanes=lanes,
-                limit=limit,
-                per_lane=per_lane,
-                now=self.now,
-                until=self.now + CLAIM_TIMEOUT,
-            )
-        )
-        self._check_claims(claimed.claims, self.model.due(self.now, priority, lanes), limit, per_lane)
-        later = self.model.due(float("inf"), priority, lanes)
-        assert claimed.next_due == {lane: times[0] for lane, times in later.items()}
-        return multiple(*claimed.claims)
 
     @rule(target=claims, data=st.data())
     def claim_these(self, data: st.DataObject) -> Any:
@@ -590,14 +550,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_jobs_are_those_of_the_model(self) -> None:
-        """All of them, in every field, newest first; so are their counts, causes, and what is due next."""
-        listed, counts, groups, due = self.run(self._seen())
+        """All of them, in every field, newest first; so are their counts and causes."""
+        listed, counts, groups = self.run(self._seen())
         assert listed == [kept.job for kept in reversed(self.model.jobs.values())]
         assert counts == {state: len(self.model.in_state(state)) for state in JobState}
         causes = Counter(kept.cause for kept in self.model.in_state(FAILED))
         assert groups == sorted(causes.values(), reverse=True)
-        times = [kept.job.next_attempt_at for kept in self.model.in_state(PENDING)]
-        assert due == min((at for at in times if at and at > self.now), default=None)
 
     @invariant()
     def the_lanes_are_those_that_wait(self) -> None:
@@ -613,10 +571,10 @@ class StoreMachine(RuleBasedStateMachine):
             return found
         return found + await self.store.lanes(priority=priority, after=found[-1][0], limit=2)
 
-    async def _seen(self) -> tuple[list[Job], dict[JobState, int], list[int], float | None]:
+    async def _seen(self) -> tuple[list[Job], dict[JobState, int], list[int]]:
         page = await self.store.jobs(EVERYTHING, limit=10_000)
         groups = [group.count for group in await self.store.failures(EVERYTHING)]
-        return page.jobs, await self.store.counts(), groups, await self.store.next_due(self.now)
+        return page.jobs, await self.store.counts(), groups
 
     @invariant()
     def a_job_waits_for_a_time_exactly_while_it_is_pending(self) -> None:

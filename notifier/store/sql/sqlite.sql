@@ -41,40 +41,8 @@ FROM job JOIN event ON event.seq = job.event_seq
 WHERE job.event_seq = (SELECT seq FROM event WHERE id = :id)
 ORDER BY job.seq
 
--- name: is_any_due
-SELECT EXISTS (SELECT 1 FROM job WHERE status = 'PENDING' AND next_attempt_at <= :now)
-
--- name: due_lanes
--- A loose scan: one seek a lane, however many jobs wait in it.
-WITH RECURSIVE found (lane, nth) AS (
-    VALUES ((
-        SELECT min(lane) FROM job
-        WHERE status = 'PENDING' AND priority = :priority AND lane > :after
-    ), 1)
-    UNION ALL
-    SELECT (
-        SELECT min(job.lane) FROM job
-        WHERE job.status = 'PENDING' AND job.priority = :priority AND job.lane > found.lane
-    ), nth + 1
-    FROM found
-    WHERE found.lane IS NOT NULL AND nth < :scan
-)
-SELECT json_array(
-    (SELECT max(lane) FROM found HAVING count(lane) = :scan),
-    (
-        SELECT json_group_array(lane) FROM found
-        WHERE lane IS NOT NULL
-          AND lane NOT IN (SELECT value FROM json_each(:exclude))
-          AND EXISTS (
-            SELECT 1 FROM job
-            WHERE job.status = 'PENDING' AND job.priority = :priority
-              AND job.lane = found.lane AND job.next_attempt_at <= :now
-          )
-    )
-)
-
 -- name: lanes
--- A loose scan, as above.
+-- A loose scan: one seek a lane, however many jobs wait in it.
 WITH RECURSIVE found (lane, nth) AS (
     VALUES ((
         SELECT min(lane) FROM job
@@ -172,9 +140,6 @@ WHERE job.id = json_extract(held.value, '$[0]') AND job.claim = json_extract(hel
 UPDATE job
 SET status = 'PENDING', next_attempt_at = :now, claimed_until = NULL, updated_at = :now
 WHERE status = 'PROCESSING' AND claimed_until <= :before
-
--- name: next_due
-SELECT min(next_attempt_at) FROM job WHERE status = 'PENDING' AND next_attempt_at > :after
 
 -- name: job
 SELECT json_array({job_columns}) FROM job JOIN event ON event.seq = job.event_seq WHERE job.id = :id
