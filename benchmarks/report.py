@@ -140,8 +140,8 @@ def tables(told: Report, titles: Mapping[str, str]) -> str:
         (
             f"{facts}.",
             f"{setting}.",
-            _table(("a second", *spread, *cost, "peak MiB"), rates),
-            _table(("ratio within a round", *spread, "aim"), ratios),
+            table(("a second", *spread, *cost, "peak MiB"), rates),
+            table(("ratio within a round", *spread, "aim"), ratios),
         )
     )
 
@@ -158,7 +158,8 @@ def _hundredths(spread: Spread) -> tuple[str, str, str]:
     return f"{spread.median:.2f}", f"{spread.least:.2f}", f"{spread.most:.2f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:

@@ -243,6 +243,10 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     deleted: bool = False
     """Whether it only still stands because its jobs are being cancelled."""
 
+    def __repr__(self) -> str:
+        """Tell which one it is and no more: headers, secrets and a url's query must not end in logs."""
+        return f"Endpoint({self.id})"
+
     @property
     def lane(self) -> str:
         """The lane of its jobs, which it shares with nobody."""

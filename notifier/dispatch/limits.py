@@ -7,10 +7,12 @@ that hang leave 1/(n+1) to the others. A priority leaves a part to those above i
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
 from notifier.config import Lanes
+from notifier.model import Endpoint, EndpointState, rfc3339
 
 _RESERVED = (0.0, 1 / 16, 1 / 4)
 """What each priority leaves, high to low."""
@@ -66,14 +68,45 @@ LimitsOf = Callable[[str], Limits]
 """Says what the lane of a name is held to."""
 
 
-def limits_in(lanes: Sequence[Lanes]) -> LimitsOf:
-    """Make the look-up of `[[lanes]]`: the first entry that names a lane counts."""
-    made = [(each, Limits(each.rate_limit, each.burst, each.max_in_flight)) for each in lanes]
+class LaneLimits:
+    """What every lane is held to: by its endpoint, else by the first of `[[lanes]]` that names it."""
 
-    def limits_of(lane: str) -> Limits:
-        return next((limits for each, limits in made if each.names(lane)), UNLIMITED)
+    def __init__(self, lanes: Sequence[Lanes] = ()) -> None:
+        self._configured = [(each, Limits(each.rate_limit, each.burst, each.max_in_flight)) for each in lanes]
+        self._endpoints: dict[str, Limits] = {}
+        self.configured = lru_cache(maxsize=4096)(self._look_up)
 
-    return limits_of
+    def __call__(self, lane: str) -> Limits:
+        """Say what the lane of a name is held to."""
+        return self._endpoints.get(lane) or self.configured(lane)
+
+    def _look_up(self, lane: str) -> Limits:
+        return next((limits for each, limits in self._configured if each.names(lane)), UNLIMITED)
+
+    def put(self, endpoint: Endpoint) -> None:
+        """Take in an endpoint as it stands now."""
+        if endpoint.deleted:
+            self._endpoints.pop(endpoint.lane, None)
+            return
+        beside = self.configured(endpoint.lane)
+        own_rate = endpoint.rate_limit is not None
+        self._endpoints[endpoint.lane] = Limits(
+            rate=endpoint.rate_limit if own_rate else beside.rate,
+            burst=None if own_rate else beside.burst,
+            max_in_flight=beside.max_in_flight if endpoint.max_in_flight is None else endpoint.max_in_flight,
+            held=_held(endpoint),
+        )
+
+
+def _held(endpoint: Endpoint) -> Held | None:
+    if endpoint.state is EndpointState.ENABLED:
+        return None
+    why = f" ({endpoint.state_reason})" if endpoint.state_reason else ""
+    since = rfc3339(endpoint.state_changed_at)
+    return Held(
+        f"endpoint_{endpoint.state}",
+        f"Endpoint {endpoint.id} is {endpoint.state}{why} since {since}; its jobs wait until it is resumed.",
+    )
 
 
 class Bucket:

@@ -2,13 +2,15 @@
 
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.builders import endpoint
 
 from notifier.config import Lanes
-from notifier.dispatch.limits import UNLIMITED, Bucket, Held, Limits, lane_may_take, limits_in, room_for
-from notifier.model import Priority
+from notifier.dispatch.limits import UNLIMITED, Bucket, Held, LaneLimits, Limits, lane_may_take, room_for
+from notifier.model import EndpointState, Priority
 
 
 def taken_by(lanes: int, total: int) -> Counter[int]:
@@ -133,7 +135,7 @@ def test_the_window_has_use_for_what_goes_out_soon(limits: Limits, most: float) 
 
 def test_the_first_entry_that_names_a_lane_counts() -> None:
     """Whole names, or the start of one; nothing else is a pattern."""
-    limits_of = limits_in(
+    limits_of = LaneLimits(
         (
             Lanes(lane="webhook:erp.example.com:443", rate_limit=5, burst=9),
             Lanes(lane="webhook:*", max_in_flight=8),
@@ -144,3 +146,31 @@ def test_the_first_entry_that_names_a_lane_counts() -> None:
     assert limits_of("webhook:erp.example.com:4430") == Limits(max_in_flight=8)
     assert limits_of("webhook:late.example.com:443") == Limits(max_in_flight=8)
     assert limits_of("email:example.com") is UNLIMITED
+
+
+def test_an_endpoint_counts_more_than_the_entry_that_names_its_lane() -> None:
+    """Where it says nothing, the entry does; what it says of its rate is the whole of it."""
+    plain = endpoint()
+    limits_of = LaneLimits((Lanes(lane="endpoint:*", rate_limit=5, burst=9, max_in_flight=4),))
+    limits_of.put(plain)
+    assert limits_of(plain.lane) == Limits(rate=5, burst=9, max_in_flight=4)
+    limits_of.put(msgspec.structs.replace(plain, rate_limit=2.0, max_in_flight=1))
+    assert limits_of(plain.lane) == Limits(rate=2, max_in_flight=1)
+
+
+def test_an_endpoint_that_is_not_enabled_is_held_and_says_by_whom() -> None:
+    """Until it is enabled again; of one that is deleted nothing is left."""
+    plain = endpoint()
+    limits_of = LaneLimits()
+    limits_of.put(
+        msgspec.structs.replace(plain, state=EndpointState.PAUSED, state_reason="paused by an operator")
+    )
+    held = limits_of(plain.lane).held
+    assert held is not None
+    assert held.reason == "endpoint_paused"
+    assert "is paused (paused by an operator) since 2" in held.detail
+    limits_of.put(plain)
+    assert limits_of(plain.lane).held is None
+    limits_of.put(msgspec.structs.replace(plain, rate_limit=1.0))
+    limits_of.put(msgspec.structs.replace(plain, rate_limit=1.0, deleted=True))
+    assert limits_of(plain.lane) is UNLIMITED

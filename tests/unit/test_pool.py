@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
-from support.builders import NOW, event_record, failed_job, job
+from support.builders import NOW, endpoint, event_record, failed_job, job
 from support.clock import Clock
 from support.watched_store import WatchedStore
 
@@ -630,23 +630,10 @@ async def test_what_is_wrong_with_one_job_opens_no_breaker(shop: Shop) -> None:
 # Endpoints -----------------------------------------------------------------------------------------
 
 
-def endpoint(**changes: Any) -> Endpoint:
-    """A subscription, `ep_1`."""
-    plain = Endpoint(
-        id="ep_1",
-        url="https://erp.example.com/hooks?token=1",
-        event_types=("order.*",),
-        created_at=NOW,
-        updated_at=NOW,
-        state_changed_at=NOW,
-    )
-    return msgspec.structs.replace(plain, **changes)
-
-
 async def test_an_endpoints_job_goes_out_as_the_endpoint_stands_now(shop: Shop, template: Path) -> None:
     """Whatever its url or template was when the event came in."""
     (template / "payload.json").write_text("{{ data | tojson }}")
-    now = shop.endpoints.known["ep_1"] = endpoint(template=template.name)
+    now = shop.endpoints.known["ep_1"] = endpoint(id="ep_1", template=template.name)
     done, _ = await shop.attempted(lane=now.lane, endpoint="ep_1", template="gone")
     assert done.status is COMPLETED
     (message,) = shop.delivered
@@ -665,7 +652,7 @@ async def test_a_job_whose_endpoint_was_deleted_is_withdrawn(shop: Shop) -> None
 
 async def test_an_endpoint_hears_how_its_attempts_went(shop: Shop) -> None:
     """Every outcome, and once that its breaker opened."""
-    now = shop.endpoints.known["ep_1"] = endpoint()
+    now = shop.endpoints.known["ep_1"] = endpoint(id="ep_1")
     shop.raises(Transient("erp answered 500", code="http_500", lane_fault=True))
     for _ in range(10):
         await shop.attempted(lane=now.lane, endpoint="ep_1")
@@ -674,7 +661,7 @@ async def test_an_endpoint_hears_how_its_attempts_went(shop: Shop) -> None:
 
 async def test_an_endpoint_that_can_not_be_told_changes_no_outcome(shop: Shop) -> None:
     """What was delivered is COMPLETED: it would be sent twice else."""
-    now = shop.endpoints.known["ep_1"] = endpoint()
+    now = shop.endpoints.known["ep_1"] = endpoint(id="ep_1")
     shop.endpoints.fails = True
     done, _ = await shop.attempted(lane=now.lane, endpoint="ep_1")
     assert done.status is COMPLETED
