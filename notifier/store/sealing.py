@@ -72,7 +72,7 @@ class Sealer:
         if (key := self._keys.get(key_id)) is None:
             raise StoreSealedError(
                 f"the store's secrets are sealed under the key {key_id!r}, which store.secret_key "
-                f"({SECRET_KEY} in the environment) lacks: add it there, behind the one that is to seal"
+                f"({SECRET_KEY} in the environment) lacks: add it there again, after the key that is to seal"
             )
         try:
             sealed = _decoded(encoded)

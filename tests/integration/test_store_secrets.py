@@ -11,8 +11,10 @@ import pytest
 from support.builders import NOW, endpoint, submission
 from support.database import make_version_1, rows
 
+from notifier.config import Config, StoreSection
 from notifier.errors import StoreSealedError
 from notifier.model import Endpoint, EndpointSecret
+from notifier.service import Notifier
 from notifier.store import open_store
 from notifier.store.resealing import _UNTIDY
 from notifier.store.sealing import Sealer
@@ -257,6 +259,18 @@ async def test_the_keys_are_those_of_the_configuration(tmp_path: Path) -> None:
     await store.close()
     async with opened(tmp_path / "notifier.db", NEW) as reopened:
         assert await reopened.endpoints() == [subscription()]
+
+
+async def test_a_notifier_keeps_its_webhook_secret_sealed(tmp_path: Path) -> None:
+    """With a key in the configuration: the secret that it makes at its first start, and has ever after."""
+    spelled = base64.b64encode(NEW).decode()
+    config = Config(directory=tmp_path, store=StoreSection(secret_key=spelled))
+    async with Notifier(config) as notifier:
+        secret = notifier.webhook_secret
+        assert told(tmp_path / "notifier.db", secret) == []
+    assert told(tmp_path / "notifier.db", secret) == []
+    async with Notifier(config) as notifier:
+        assert notifier.webhook_secret == secret
 
 
 def _dump(path: Path) -> list[str]:
