@@ -137,7 +137,7 @@ class WorkerPool:
         job, answer = await self._answer(claim)
         duration = time.perf_counter() - clock
         try:
-            until = await self._note_health(job, answer)
+            until = await self._note_health(job, answer, started)
             await self._settle(job, self._settlement(claim, job, answer, started, duration, until=until))
         except Exception as error:
             # A channel may raise what can't be written, such as a message that is no text.
@@ -205,12 +205,14 @@ class WorkerPool:
 
     # What became of it ---------------------------------------------------------------------------
 
-    async def _note_health(self, job: Job, answer: Receipt | DeliveryError) -> float:
+    async def _note_health(self, job: Job, answer: Receipt | DeliveryError, started: float) -> float:
         """Tell the lane and the endpoint, if it is for one. Returns until when the lane waits, or 0."""
         verdict = self._health.note(job.lane, answer)
         self.give_back(verdict.withdrawn, verdict.until)
-        if job.endpoint is not None:
-            await self._tell_endpoint(job.endpoint, answer, breaker_opened=verdict.breaker_opened)
+        endpoint = self._endpoints.get(job.endpoint) if job.endpoint is not None else None
+        # One that was changed meanwhile (its url, say) has nothing to do with how this went.
+        if endpoint is not None and endpoint.updated_at <= started:
+            await self._tell_endpoint(endpoint.id, answer, breaker_opened=verdict.breaker_opened)
         return verdict.until
 
     async def _tell_endpoint(

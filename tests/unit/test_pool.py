@@ -659,6 +659,20 @@ async def test_an_endpoint_hears_how_its_attempts_went(shop: Shop) -> None:
     assert shop.endpoints.told == [("ep_1", "http_500")] * 10 + [("ep_1", "breaker")]
 
 
+async def test_an_endpoint_changed_meanwhile_hears_nothing_of_an_attempt_before(shop: Shop) -> None:
+    """That its old url is gone must not disable it at its new one."""
+    was = shop.endpoints.known["ep_1"] = endpoint(id="ep_1")
+
+    async def change(_message: Message) -> None:
+        shop.endpoints.known["ep_1"] = msgspec.structs.replace(was, updated_at=NOW + 1)
+        raise Permanent("erp answered 410", code="http_410", status_code=410)
+
+    shop.deliver = change
+    gone, _ = await shop.attempted(lane=was.lane, endpoint="ep_1")
+    assert gone.status is FAILED
+    assert shop.endpoints.told == []
+
+
 async def test_an_endpoint_that_can_not_be_told_changes_no_outcome(shop: Shop) -> None:
     """What was delivered is COMPLETED: it would be sent twice else."""
     now = shop.endpoints.known["ep_1"] = endpoint(id="ep_1")
