@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from notifier import channels, explain
 from notifier.channels import Channel, ChannelContext
 from notifier.channels.signing import new_secret
 from notifier.config import Config, load_config
 from notifier.dispatch.dispatcher import Dispatcher
-from notifier.dispatch.limits import limits_in
+from notifier.dispatch.limits import LaneLimits
 from notifier.dispatch.pool import WorkerPool, log_failed
 from notifier.dispatch.queue import FairQueue
 from notifier.endpoints import Endpoints
+from notifier.endpoints.trial import TEST_EVENT, Trial, Trials
 from notifier.errors import DeliveryError, DrainingError, InvalidEventError, Permanent, StoreError
 from notifier.ingest import Incoming, from_event
 from notifier.metrics import Metrics
-from notifier.model import Endpoint, Event, EventRecord, Job, new_id
+from notifier.model import Endpoint, Event, EventRecord, Job, Priority, new_id
 from notifier.preview import preview
 from notifier.rendering import Renderer
 from notifier.replays import Replays, Requeued
@@ -69,9 +70,9 @@ class Notifier:
         lanes = {name: each.lane for name, each in self.channels.items()}
         self.router = Router(config.routes, config.retry, lanes)
         concurrency = config.workers.concurrency
-        self.limits_of = limits_in(config.lanes)
+        self._limits = LaneLimits(config.lanes)
         self.queue = FairQueue(
-            capacity=min(max(256, 16 * concurrency), 4096), workers=concurrency, limits_of=self.limits_of
+            capacity=min(max(256, 16 * concurrency), 4096), workers=concurrency, limits_of=self._limits
         )
         self.metrics.held.set_function(lambda: len(self.queue.claims))
         self.metrics.in_flight.set_function(lambda: self.queue.busy)
@@ -233,17 +234,7 @@ class Notifier:
         return made
 
     def _submission(self, incoming: Incoming, now: float) -> Submission:
-        event = incoming.event
-        record = EventRecord(
-            id=new_id("evt", now),
-            type=event.type,
-            data=incoming.raw,
-            created_at=now,
-            tenant=event.tenant,
-            idempotency_key=event.idempotency_key,
-            fingerprint=incoming.fingerprint,
-            deliver_at=event.deliver_at.timestamp() if event.deliver_at else None,
-        )
+        event, record = incoming.event, _record(incoming, now)
         return Submission(record, self.router.jobs(record, event.data, event.deliver, now))
 
     def _operational(self, event: Event) -> Submission:
@@ -271,8 +262,26 @@ class Notifier:
     # Endpoints -----------------------------------------------------------------------------------
 
     def _endpoint_changed(self, endpoint: Endpoint) -> None:
-        """Hold an endpoint's lane to what it is held to now."""
+        """Hold an endpoint's lane to what it is held to now; what waited for it goes on, if it may."""
+        self._limits.put(endpoint)
         self.pool.give_back(self.queue.refresh(endpoint.lane))
+        if self._dispatching is not None and not self.queue.is_held(endpoint.lane):
+            for priority in Priority:
+                self.dispatcher.due(endpoint.lane, priority, self.clock())
+
+    async def test_endpoint(self, endpoint_id: str, event: Event | None = None) -> Trial:
+        """Deliver an event to an endpoint now, outside the queue, whatever the endpoint's state.
+
+        Without an event it is a `notifier.test`; its tenant is the endpoint's. Nothing is stored. Raises
+        NotFoundError, InvalidEventError, DrainingError.
+        """
+        endpoint = self.endpoints.find(endpoint_id)
+        if self.draining:
+            raise DrainingError("stopping: nothing new is delivered")
+        event = structs.replace(event or Event(type=TEST_EVENT, data={}), tenant=endpoint.tenant)
+        now = self.clock()
+        trials = Trials(self.channels["webhook"], self.renderer, self.clock)
+        return await trials.send(endpoint, _record(from_event(event, now=now), now))
 
     def _template_problem(self, name: str) -> str | None:
         """Why a template can't make the payload of a webhook; None: it can."""
@@ -326,6 +335,21 @@ class Notifier:
         except StoreError as error:
             found.append(str(error))
         return found
+
+
+def _record(incoming: Incoming, now: float) -> EventRecord:
+    """The event as it is kept."""
+    event = incoming.event
+    return EventRecord(
+        id=new_id("evt", now),
+        type=event.type,
+        data=incoming.raw,
+        created_at=now,
+        tenant=event.tenant,
+        idempotency_key=event.idempotency_key,
+        fingerprint=incoming.fingerprint,
+        deliver_at=event.deliver_at.timestamp() if event.deliver_at else None,
+    )
 
 
 def _no_webhooks(_url: str) -> str:

@@ -21,6 +21,9 @@ from notifier.retry import printable
 from notifier.routing import without_query
 from notifier.routing.jobs import new_job
 
+TEST_EVENT = "notifier.test"
+"""The type of what is sent where nothing else is asked for."""
+
 _log = structlog.get_logger(__name__)
 
 

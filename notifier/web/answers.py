@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
-from notifier.model import Attempt, EventRecord, Job, JobState, Outcome, Timings, rfc3339
+from notifier.model import Attempt, EventRecord, Job, JobError, JobState, Outcome, Timings, rfc3339
 from notifier.retry import mask
 from notifier.store.base import Added, FailureGroup
 from notifier.web.calls import JSON
@@ -206,8 +206,8 @@ def job_answer(job: Job) -> JobAnswer:
         status=job.status,
         attempts=job.attempts,
         max_attempts=job.max_attempts,
-        next_attempt_at=_time(job.next_attempt_at),
-        error=None if job.error is None else ErrorAnswer(job.error.code, job.error.message),
+        next_attempt_at=maybe_time(job.next_attempt_at),
+        error=error_answer(job.error),
         created_at=rfc3339(job.created_at),
         updated_at=rfc3339(job.updated_at),
     )
@@ -221,7 +221,7 @@ def attempt_answer(number: int, attempt: Attempt) -> AttemptAnswer:
         duration_ms=round(attempt.duration_ms, 3),
         outcome=attempt.outcome,
         status_code=attempt.status_code,
-        error=None if attempt.error is None else ErrorAnswer(attempt.error.code, attempt.error.message),
+        error=error_answer(attempt.error),
         response=attempt.response,
         timings=timings_answer(attempt.timings),
     )
@@ -250,7 +250,7 @@ def event_answer(event: EventRecord) -> EventAnswer:
         data=event.data,
         tenant=event.tenant,
         idempotency_key=event.idempotency_key,
-        deliver_at=_time(event.deliver_at),
+        deliver_at=maybe_time(event.deliver_at),
         created_at=rfc3339(event.created_at),
     )
 
@@ -276,9 +276,15 @@ def failure_answer(group: FailureGroup) -> FailureAnswer:
     )
 
 
+def error_answer(error: JobError | None) -> ErrorAnswer | None:
+    """Answer why something was not delivered; None where it was."""
+    return None if error is None else ErrorAnswer(error.code, error.message)
+
+
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-def _time(moment: float | None) -> str | None:
+def maybe_time(moment: float | None) -> str | None:
+    """Write a time that may be unset."""
     return None if moment is None else rfc3339(moment)

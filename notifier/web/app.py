@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
 
-from notifier.web import admin, events, health, openapi
+from notifier.web import admin, endpoints, events, health, openapi
 from notifier.web.auth import Gate, Scope
 from notifier.web.calls import Call, Handler
 from notifier.web.problems import ProblemError, respond
@@ -26,7 +26,8 @@ def build_app(notifier: "Notifier") -> web.Application:
     """Build the application that serves a notifier, which its caller starts and stops."""
     gate = Gate(notifier.config.auth)
     # A further part of the API has its `calls` here, and is then routed, guarded and documented.
-    calls = [*events.calls(notifier), *admin.calls(notifier), *health.calls(notifier)]
+    calls = [*events.calls(notifier), *admin.calls(notifier), *endpoints.calls(notifier)]
+    calls += health.calls(notifier)
     calls += openapi.calls(calls, keys_asked=gate.keys_asked)
     # Pages for people are a subapp that the caller adds; what has no scope here is admin's.
     scopes = {call.handler: call.scope for call in calls}

@@ -37,28 +37,28 @@ class Fuzzed(NamedTuple):
     """A served notifier's document, and the ids of what it holds."""
 
     schema: BaseSchema
-    events: list[str]
-    jobs: list[str]
+    ids: dict[str, list[str]]
+    """By the part of the path that they stand below."""
 
 
 @contextmanager
 def served(directory: Path, auth: Auth) -> Iterator[Fuzzed]:
     """Serve a notifier from a thread of its own, as Schemathesis calls from this one."""
-    begun: Future[tuple[str, list[str], list[str], Callable[[], object]]] = Future()
+    begun: Future[tuple[str, dict[str, list[str]], Callable[[], object]]] = Future()
 
     async def serve() -> None:
         over, loop = asyncio.Event(), asyncio.get_running_loop()
         async with serving(directory, auth=auth) as api:
-            events, jobs = await filled(api)
+            ids = await filled(api)
             url = str(api.client.make_url("/openapi.json"))
-            begun.set_result((url, events, jobs, partial(loop.call_soon_threadsafe, over.set)))
+            begun.set_result((url, ids, partial(loop.call_soon_threadsafe, over.set)))
             await over.wait()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    url, events, jobs, end = begun.result(timeout=30)
+    url, ids, end = begun.result(timeout=30)
     try:
-        yield Fuzzed(schemathesis.openapi.from_url(url), events, jobs)
+        yield Fuzzed(schemathesis.openapi.from_url(url), ids)
     finally:
         end()
         thread.join(timeout=30)
@@ -69,8 +69,8 @@ def later() -> str:
     return (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 
-async def filled(api: Api) -> tuple[list[str], list[str]]:
-    """Store an event whose job is done, one whose job failed, and one whose job waits; return all ids."""
+async def filled(api: Api) -> dict[str, list[str]]:
+    """Store endpoints, and jobs that are done, that failed and that wait; return all ids."""
     api.script.errors["https://down.example"] = Permanent("no", code="http_410", status_code=410)
     orders = [
         {"type": "t", "data": {}, "deliver": [{"channel": "webhook", "url": "https://up.example"}]},
@@ -80,7 +80,20 @@ async def filled(api: Api) -> tuple[list[str], list[str]]:
     status, told = await api.post(orders, Authorization="Bearer ingest-key")
     assert status == 202
     await api.settled(2)
-    return [event["id"] for event in told], [job["id"] for event in told for job in event["jobs"]]
+    return {
+        "events": [event["id"] for event in told],
+        "jobs": [job["id"] for event in told for job in event["jobs"]],
+        "endpoints": [await subscribed(api, **extra) for extra in ({}, {"signature": "v1a", "tenant": "a"})],
+    }
+
+
+async def subscribed(api: Api, **extra: str) -> str:
+    """Create an endpoint; return its id."""
+    draft = {"url": "https://up.example/hooks", "event_types": ["order.*"], **extra}
+    status, told = await api.call("POST", "/v1/admin/endpoints", key="admin-key", json=draft)
+    assert status == 201
+    endpoint_id: str = told["id"]
+    return endpoint_id
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +111,14 @@ def keyless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
 
 
 def hold(fuzzed: Fuzzed, judge: Callable[[Any], None]) -> None:
-    """Make valid and invalid calls of every operation; `judge` makes each, and says what must hold."""
-    for result in fuzzed.schema.get_all_operations():
-        assert isinstance(result, Ok)
-        for cases in strategies(result.ok(), fuzzed):
+    """Make valid and invalid calls of every operation; `judge` makes each, and says what must hold.
+
+    What deletes comes last: the others are to find what is there.
+    """
+    operations = [found.ok() for found in fuzzed.schema.get_all_operations() if isinstance(found, Ok)]
+    assert len(operations) == fuzzed.schema.statistic.operations.total
+    for operation in sorted(operations, key=lambda each: each.method == "delete"):
+        for cases in strategies(operation, fuzzed):
             briefly(given(case=cases)(judge))()
 
 
@@ -111,16 +128,18 @@ def strategies(operation: Any, fuzzed: Fuzzed) -> Iterator[SearchStrategy[Any]]:
     if operation.body or operation.query:
         yield operation.as_strategy(GenerationMode.NEGATIVE)
     if operation.path_parameters:
-        for known in fuzzed.events if "events" in operation.path else fuzzed.jobs:
+        for known in next(ids for part, ids in fuzzed.ids.items() if f"/{part}/" in operation.path):
             yield operation.as_strategy(path_parameters={"id": known})
 
 
 def beyond_the_schema(case: Any) -> list[Any]:
-    """Return the checks that a call can't be held to: what an event may be, no schema can say in full.
+    """Return the checks that a call can't be held to: what may be posted, no schema can say in full.
 
-    A channel that isn't there, a key beside an array, a time too far ahead, a cursor made up: all are 422.
+    A channel that isn't there, a key beside an array, a time too far ahead, a cursor made up, a url that
+    is none, data that nests too deep: all are 422.
     """
-    freely = {"postEvents", "previewEvent", "listJobs"}
+    freely = {"postEvents", "previewEvent", "listJobs", "listEndpoints", "createEndpoint", "changeEndpoint"}
+    freely |= {"pauseEndpoint", "rotateEndpoint", "testEndpoint"}
     return [positive_data_acceptance] if case.operation.definition.raw["operationId"] in freely else []
 
 

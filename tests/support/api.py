@@ -10,8 +10,20 @@ from typing import Any
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
+from notifier import channels
 from notifier.channels import Channel, ChannelContext, FunctionChannel, Message, Receipt
-from notifier.config import Auth, Config, Retry, Route, Server, Size, StoreSection, Workers
+from notifier.config import (
+    Auth,
+    Channels,
+    Config,
+    Retry,
+    Route,
+    Server,
+    Size,
+    StoreSection,
+    WebhookSection,
+    Workers,
+)
 from notifier.errors import DeliveryError
 from notifier.service import Notifier, Overrides
 from notifier.store.base import Settlement
@@ -96,11 +108,14 @@ class Api:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, *, auth: Auth | None = None, max_body: int = 1024**2
+    directory: Path, *, auth: Auth | None = None, max_body: int = 1024**2, webhooks_to: str | None = None
 ) -> AsyncIterator[Api]:
-    """Serve a notifier that keeps its store and templates in `directory`."""
+    """Serve a notifier that keeps its store and templates in `directory`.
+
+    Its channels are scripted, unless real webhooks are let out to the network `webhooks_to`.
+    """
     template = directory / "templates" / "welcome"
-    template.mkdir(parents=True)
+    template.mkdir(parents=True, exist_ok=True)
     (template / "subject.txt").write_text("Welcome, {{ data.name }}")
     (template / "body.html").write_text("<p>Hello {{ data.name }}</p>")
     config = Config(
@@ -110,10 +125,12 @@ async def serving(
         workers=Workers(concurrency=4),
         retry=Retry(schedule=()),
         routes=ROUTES,
+        channels=Channels(webhook=WebhookSection(allow_networks=(webhooks_to,) if webhooks_to else ())),
         directory=directory,
     )
     script = Script()
-    async with Notifier(config, Overrides(channels=script.channels)) as notifier:
+    overrides = Overrides(channels=channels.build if webhooks_to else script.channels)
+    async with Notifier(config, overrides) as notifier:
         async with TestClient(TestServer(build_app(notifier))) as client:
             yield Api(notifier, script, client)
         for gate in script.gates.values():
