@@ -23,7 +23,6 @@ from notifier.cli.tables import (
 
 _PATH = "/v1/admin/endpoints"
 _CLEARABLE = ("when", "description", "headers", "template", "rate-limit", "max-in-flight")
-_SIGNATURES = click.Choice(("v1", "v1a"))
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -57,15 +56,17 @@ def _settings_options(function: _Function) -> _Function:
     return function
 
 
-def _secret_options(function: _Function) -> _Function:
-    """Add `--secret` and `--signature`."""
+def _secret_options(default: str) -> Callable[[_Function], _Function]:
+    """Add `--secret` and `--signature`, saying what the latter is where it is left out."""
     secret = click.option(
         "--secret",
         metavar="SECRET|@FILE",
         help="Sign with this whsec_… or whsk_…, or the one in a file (@- is stdin).  [default: a new one]",
     )
-    signature = click.option("--signature", type=_SIGNATURES, help="The kind of a new one.  [default: v1]")
-    return secret(signature(function))
+    signature = click.option(
+        "--signature", type=click.Choice(("v1", "v1a")), help=f"The kind of a new one.  [default: {default}]"
+    )
+    return lambda function: secret(signature(function))
 
 
 @click.group(short_help="Keep webhook subscriptions: create, change, pause, rotate, test.")
@@ -108,7 +109,7 @@ def show(endpoint: str, server: Server, as_json: bool) -> None:
 @click.argument("to", metavar="URL")
 @click.option("--tenant", help="It gets this tenant's events; without one, those of no tenant. For good.")
 @_settings_options
-@_secret_options
+@_secret_options("v1")
 @server_and_output
 def create(*, to: str, server: Server, as_json: bool, **settings: Any) -> None:
     """Create an endpoint that gets events at URL, and print its secret, which is shown this once."""
@@ -181,7 +182,7 @@ def resume(endpoint: str, server: Server, as_json: bool) -> None:
 
 @endpoints.command(short_help="Give one a new secret.")
 @click.argument("endpoint")
-@_secret_options
+@_secret_options("the kind there is")
 @click.option(
     "--overlap",
     metavar="DURATION",

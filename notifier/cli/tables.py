@@ -10,7 +10,7 @@ import msgspec
 from notifier.cli.client import server_options
 from notifier.cli.program import json_option, printable
 
-_WHOLE = frozenset({"ID", "CAUSE"})
+_WHOLE = frozenset({"ID", "CAUSE", "PUBLIC KEY"})
 """What one copies to name a thing stays whole, however narrow the terminal is."""
 
 
