@@ -221,7 +221,7 @@ def _keeping(endpoints: EndpointCalls) -> list[Call]:
             handler=endpoints.list,
             query=EndpointQuery,
             answers={200: Answer("A page of endpoints.", endpoint_answers.EndpointList)},
-            problems=(422,),
+            problems=(422, 503),
         ),
         _call(
             method="GET",

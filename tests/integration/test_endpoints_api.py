@@ -455,6 +455,18 @@ async def test_a_test_that_is_not_understood_is_refused(api: Api, body: dict[str
     assert (status, pointers(problem)) == (422, [pointer])
 
 
+async def test_a_notifier_that_stops_tries_nothing(api: Api) -> None:
+    """503 with `Retry-After`, as for events; until then an embedding program can try one too."""
+    async with Receiver(answer()) as receiver:
+        told = await created(api, url=receiver.url(), tenant="acme")
+        assert (await api.notifier.test_endpoint(told["id"])).delivered
+        api.notifier.draining = True
+        tried = await api.answer("POST", f"{PATH}/{told['id']}/test")
+        api.notifier.draining = False
+    assert (tried.status, len(receiver.requests)) == (503, 1)
+    assert int(tried.headers["Retry-After"]) > 0
+
+
 async def test_data_that_nests_too_deep_is_refused(api: Api) -> None:
     """As an event's is."""
     told = await created(api)
