@@ -58,7 +58,9 @@ class Dispatcher:
         self._handed: list[Claim] = []
         self._agendas = tuple(Agenda() for _ in Priority)
         self._unswept: dict[Priority, str] = dict.fromkeys(Priority, "")
-        """The priorities whose lanes in the store aren't all in the agenda, and the lane to look on after."""
+        """The priorities whose lanes in the store are being looked at, and the lane to look on after."""
+        self._unknown = set(Priority)
+        """Those of which not all lanes have been looked at once: what is new must not pass by what is old."""
         self._sweep_at = 0.0
         """When the safety net is cast next, by the loop's time."""
         self._wake = asyncio.Event()
@@ -151,7 +153,7 @@ class Dispatcher:
     # Taking over ---------------------------------------------------------------------------------
 
     def _can_take_over(self, job: Job) -> bool:
-        if job.priority in self._unswept or self._stopping or self._agendas[job.priority].is_behind(job.lane):
+        if job.priority in self._unknown or self._stopping or self._agendas[job.priority].is_behind(job.lane):
             return False
         return len(self._handed) < self._queue.share(job.lane, job.priority)
 
@@ -200,6 +202,7 @@ class Dispatcher:
             agenda.overflowed = False  # not all found room: they are looked at again
         elif len(found) < _LANES_A_LOOK:
             del self._unswept[priority]
+            self._unknown.discard(priority)
         else:
             self._unswept[priority] = found[-1][0]
 

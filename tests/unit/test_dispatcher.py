@@ -444,6 +444,26 @@ async def test_ten_thousand_lanes_that_wait_cost_nothing(dispatch: Dispatch) -> 
     assert dispatch.store.calls - before == {"claim_these": 1, "claim": 1}
 
 
+async def test_a_look_through_the_store_keeps_no_new_job_waiting(dispatch: Dispatch) -> None:
+    """Once all is known, the safety net is cast beside the way from memory."""
+    await dispatch.begin()
+    looking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        looking.set()
+        await go_on.wait()
+
+    posted, job_ = one(lane="a")
+    (added,) = await dispatch.store.add([posted])
+    dispatch.store.before["lanes"] = hold
+    dispatch.dispatcher.sweep()
+    await looking.wait()
+    dispatch.dispatcher.offer(added.event, added.jobs)
+    assert [claim.job.id for claim in dispatch.dispatcher._handed] == [job_.id]
+    go_on.set()
+    assert ids(await dispatch.work(1)) == [job_.id]
+
+
 async def test_a_held_lanes_backlog_waits_in_the_store(dispatch: Dispatch) -> None:
     """It isn't claimed, and comes when the lane is resumed."""
     held = Limits(held=Held("endpoint_paused", "an operator paused it"))
