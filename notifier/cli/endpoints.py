@@ -335,7 +335,9 @@ def _tell_once(made: Any, *, as_json: bool) -> None:
     print_fields(made)
     if len(live) > 1:
         _print_secrets(live)
-    click.echo("the secret won't be shown again: give it to the receiver now", err=True)
+    # Of a key pair the receiver gets the public half; the secret one is shown for whoever keeps a copy.
+    given = "it" if made.get("public_key") is None else "public_key, and never the secret,"
+    click.echo(f"the secret won't be shown again: give {given} to the receiver now", err=True)
 
 
 def _print_secrets(live: Sequence[Any]) -> None:

@@ -167,6 +167,16 @@ async def test_a_rotation_prints_the_new_secret_once(console: Console, receiver:
     assert (await console.json("rotate", made["id"], "--signature", "v1a"))["public_key"].startswith("whpk_")
 
 
+async def test_of_a_key_pair_the_receiver_is_to_get_the_public_half(console: Console) -> None:
+    """The words by the secret must not send a private key to anyone."""
+    code, out, err = await console.run(
+        "endpoints", "create", "https://acme.example/", "--event-type", "a", "--signature", "v1a"
+    )
+    assert code == 0
+    assert "public_key       whpk_" in out
+    assert "give public_key, and never the secret, to the receiver" in err
+
+
 async def test_a_test_shows_the_exchange(console: Console) -> None:
     """The request, the answer, what came of it and where the time went; exit code 1 where it failed."""
     async with Receiver(answer(200, b"thanks"), answer(500, b"\x1b[2Jno")) as receiver:
