@@ -3,7 +3,7 @@
 import ipaddress
 import re
 
-from notifier.config.sections import Config, Route
+from notifier.config.sections import Config, Lanes, Route
 from notifier.config.units import Duration
 from notifier.errors import ConfigError
 
@@ -12,6 +12,18 @@ _LOOPBACK_NAMES = frozenset({"localhost"})
 
 def check(config: Config) -> None:
     """Hold the rules that span keys. Raises ConfigError."""
+    _check_access(config)
+    _check_durations(config)
+    for index, network in enumerate(config.channels.webhook.allow_networks):
+        _check_network(f"channels.webhook.allow_networks[{index}]", network)
+    _check_secrets("channels.webhook.secret", config.channels.webhook.secret)
+    for index, lanes in enumerate(config.lanes):
+        _check_lanes(f"lanes[{index}]", lanes)
+    for index, route in enumerate(config.routes):
+        _check_route(f"routes[{index}]", route)
+
+
+def _check_access(config: Config) -> None:
     for kind in ("ingest_keys", "admin_keys"):
         for index, key in enumerate(getattr(config.auth, kind)):
             if not key.strip() or key != key.strip():
@@ -21,17 +33,31 @@ def check(config: Config) -> None:
             "server.host",
             f"{config.server.host!r} is not loopback; without auth.admin_keys only loopback may be bound",
         )
+
+
+def _check_durations(config: Config) -> None:
     _check_positive("workers.claim_timeout", config.workers.claim_timeout)
     _check_positive("channels.webhook.timeout", config.channels.webhook.timeout)
+    _check_positive("channels.webhook.disable_after", config.channels.webhook.disable_after)
     _check_positive("breaker.window", config.breaker.window)
     for index, pause in enumerate(config.breaker.open_for):
         _check_positive(f"breaker.open_for[{index}]", pause)
     for index, relay in enumerate(config.channels.email.relays):
         _check_positive(f"channels.email.relays[{index}].timeout", relay.timeout)
-    for index, network in enumerate(config.channels.webhook.allow_networks):
-        _check_network(f"channels.webhook.allow_networks[{index}]", network)
-    for index, route in enumerate(config.routes):
-        _check_route(f"routes[{index}]", route)
+
+
+def _check_secrets(key: str, secret: str | tuple[str, ...] | None) -> None:
+    if secret == ():
+        raise ConfigError(key, "is an empty list: expected a secret, or several")
+
+
+def _check_lanes(key: str, lanes: Lanes) -> None:
+    if "*" in lanes.lane[:-1]:
+        raise ConfigError(
+            f"{key}.lane", f"expected a lane's name, or its start and one *, got {lanes.lane!r}"
+        )
+    if lanes.burst is not None and lanes.rate_limit is None:
+        raise ConfigError(f"{key}.burst", "there is no rate_limit that it could go beyond")
 
 
 def _check_positive(key: str, duration: Duration) -> None:
@@ -67,6 +93,7 @@ def _check_route(key: str, route: Route) -> None:
         )
     if route.channel == "webhook":
         _check_pair(key, route, wanted="url", refused="to")
+        _check_secrets(f"{key}.secret", route.secret)
     else:
         _check_pair(key, route, wanted="to", refused="url")
         if route.secret is not None:
