@@ -67,15 +67,10 @@ class Notifier:
         self.store: Store = open_store(config.store.url, config.directory, config.store.secret_key)
         self.renderer = Renderer(config.templates_path)
         self.channels = overrides.channels(self._context)
-        lanes = {name: each.lane for name, each in self.channels.items()}
-        self.router = Router(config.routes, config.retry, lanes)
-        concurrency = config.workers.concurrency
+        self._lane_of = {name: each.lane for name, each in self.channels.items()}
+        self.router = Router(config.routes, config.retry, self._lane_of)
         self._limits = LaneLimits(config.lanes)
-        self.queue = FairQueue(
-            capacity=min(max(256, 16 * concurrency), 4096), workers=concurrency, limits_of=self._limits
-        )
-        self.metrics.held.set_function(lambda: len(self.queue.claims))
-        self.metrics.in_flight.set_function(lambda: self.queue.busy)
+        self.queue = self._make_queue()
         self.dispatcher = Dispatcher(
             self.store,
             self.queue,
@@ -83,33 +78,50 @@ class Notifier:
             claim_timeout=config.workers.claim_timeout,
             metrics=self.metrics,
         )
-        self.endpoints = Endpoints(
+        self.endpoints = self._make_endpoints()
+        self.pool = self._make_pool(overrides.random)
+        self.replays = Replays(self.store, self.clock, self.dispatcher.sweep)
+        self.upkeep = self._make_upkeep()
+        self._dispatching: asyncio.Task[None] | None = None
+
+    def _make_queue(self) -> FairQueue:
+        workers = self.config.workers.concurrency
+        queue = FairQueue(capacity=min(max(256, 16 * workers), 4096), workers=workers, limits_of=self._limits)
+        self.metrics.held.set_function(lambda: len(queue.claims))
+        self.metrics.in_flight.set_function(lambda: queue.busy)
+        return queue
+
+    def _make_endpoints(self) -> Endpoints:
+        return Endpoints(
             self.store,
             self.clock,
             self.router,
-            lane_of=lanes.get("webhook", _no_webhooks),
+            lane_of=self._lane_of.get("webhook", _no_webhooks),
             check_template=self._template_problem,
             submission=self._operational,
-            config=config.channels.webhook,
+            config=self.config.channels.webhook,
             on_change=self._endpoint_changed,
             on_events=self._offer,
         )
-        self.pool = WorkerPool(
-            config=config,
+
+    def _make_pool(self, random: Callable[[], float]) -> WorkerPool:
+        return WorkerPool(
+            config=self.config,
             queue=self.queue,
             store=self.store,
             channels=self.channels,
             router=self.router,
             renderer=self.renderer,
             clock=self.clock,
-            random=overrides.random,
+            random=random,
             metrics=self.metrics,
             endpoints=self.endpoints,
             on_due=self.dispatcher.due,
         )
-        self.replays = Replays(self.store, self.clock, self.dispatcher.sweep)
-        self.upkeep = Upkeep(
-            config=config,
+
+    def _make_upkeep(self) -> Upkeep:
+        upkeep = Upkeep(
+            config=self.config,
             store=self.store,
             queue=self.queue,
             replays=self.replays,
@@ -117,10 +129,10 @@ class Notifier:
             metrics=self.metrics,
             on_rescued=self.dispatcher.sweep,
         )
-        self.upkeep.chores.append(
+        upkeep.chores.append(
             Chore("endpoints", _ENDPOINTS_EVERY, lambda: self.endpoints.forget_expired(self.clock()))
         )
-        self._dispatching: asyncio.Task[None] | None = None
+        return upkeep
 
     @classmethod
     def from_config(cls, path: str | Path = "config.toml", overrides: Overrides | None = None) -> Self:
