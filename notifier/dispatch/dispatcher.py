@@ -12,6 +12,7 @@ from functools import partial
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from notifier.dispatch.agenda import Agenda
 from notifier.dispatch.queue import FairQueue
@@ -36,6 +37,12 @@ _RETRY_AFTER = 1.0
 _log = structlog.get_logger(__name__)
 
 
+class _Look(Struct):
+    """One look through the lanes of a priority: the lane to go on after."""
+
+    after: str = ""
+
+
 class Dispatcher:
     """Feeds one queue from one store."""
 
@@ -57,8 +64,8 @@ class Dispatcher:
         self._metrics = metrics
         self._handed: list[Claim] = []
         self._agendas = tuple(Agenda() for _ in Priority)
-        self._unswept: dict[Priority, str] = dict.fromkeys(Priority, "")
-        """The priorities whose lanes in the store are being looked at, and the lane to look on after."""
+        self._unswept = {priority: _Look() for priority in Priority}
+        """The priorities whose lanes in the store are being looked at, and how far that is."""
         self._unknown = set(Priority)
         """Those of which not all lanes have been looked at once: what is new must not pass by what is old."""
         self._sweep_at = 0.0
@@ -93,7 +100,7 @@ class Dispatcher:
 
     def sweep(self) -> None:
         """Look through the whole store soon: something became due that can't be told lane by lane."""
-        self._unswept = dict.fromkeys(Priority, "")
+        self._unswept = {priority: _Look() for priority in Priority}
         self._wake.set()
 
     def stop(self) -> None:
@@ -181,30 +188,30 @@ class Dispatcher:
         """Begin once more with a priority, when its agenda has room."""
         agenda = self._agendas[priority]
         agenda.overflowed, agenda.sweep_at = False, None
-        self._unswept[priority] = ""
+        self._unswept[priority] = _Look()
 
     async def _look(self) -> bool:
         """Put some more lanes that have work in the store on the agenda, of the highest priority unswept."""
-        for priority, after in self._unswept.items():
+        for priority, look in self._unswept.items():
             if not self._agendas[priority].full:
-                await self._look_at(priority, after)
+                await self._look_at(priority, look)
                 return True
         return False
 
-    async def _look_at(self, priority: Priority, after: str) -> None:
+    async def _look_at(self, priority: Priority, look: _Look) -> None:
         now, agenda = self._clock(), self._agendas[priority]
-        found = await self._store.lanes(priority=priority, after=after, limit=_LANES_A_LOOK)
-        if self._unswept.get(priority) != after:
-            return  # a sweep was asked for meanwhile: it begins again
+        found = await self._store.lanes(priority=priority, after=look.after, limit=_LANES_A_LOOK)
         for lane, at in found:
             agenda.note(lane, at, now)
+        if self._unswept.get(priority) is not look:
+            return  # a sweep was asked for meanwhile, of what this may have come too early for: it begins again
         if agenda.overflowed:
             agenda.overflowed = False  # not all found room: they are looked at again
         elif len(found) < _LANES_A_LOOK:
             del self._unswept[priority]
             self._unknown.discard(priority)
         else:
-            self._unswept[priority] = found[-1][0]
+            look.after = found[-1][0]
 
     # Claiming ------------------------------------------------------------------------------------
 

@@ -464,6 +464,22 @@ async def test_a_look_through_the_store_keeps_no_new_job_waiting(dispatch: Dispa
     assert ids(await dispatch.work(1)) == [job_.id]
 
 
+async def test_a_sweep_asked_for_during_another_is_made(dispatch: Dispatch) -> None:
+    """The one under way may have looked before there was what it is asked for, be it at its very beginning."""
+    await dispatch.begin()
+    posted, job_ = one(lane="a", priority=HIGH)
+
+    async def requeue() -> None:
+        dispatch.store.after.pop("lanes")
+        await dispatch.store.add([posted])
+        dispatch.dispatcher.sweep()
+
+    dispatch.store.after["lanes"] = requeue
+    dispatch.dispatcher.sweep()
+    async with asyncio.timeout(5):
+        assert ids(await dispatch.work(1)) == [job_.id]
+
+
 async def test_a_held_lanes_backlog_waits_in_the_store(dispatch: Dispatch) -> None:
     """It isn't claimed, and comes when the lane is resumed."""
     held = Limits(held=Held("endpoint_paused", "an operator paused it"))
