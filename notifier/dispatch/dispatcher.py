@@ -126,17 +126,18 @@ class Dispatcher:
                 await asyncio.sleep(_RETRY_AFTER)
 
     async def _round(self) -> bool:
-        """Do the most pressing thing. False: there is nothing to do now."""
-        if self._handed:
+        """Do some of all that there is to do. False: there is nothing now."""
+        took_over = bool(self._handed)
+        if took_over:
+            # What the store holds has its turn all the same: under load there is always more handed over.
             await self._take_over()
-            return True
         now = self._clock()
         for priority, agenda in zip(Priority, self._agendas, strict=True):
             agenda.advance(now)
             if agenda.sweep_at is not None and agenda.sweep_at <= now:
                 self._look_again(priority)
         looked = await self._look()
-        return await self._claim_some() or looked
+        return await self._claim_some() or looked or took_over
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -204,7 +205,7 @@ class Dispatcher:
         for lane, at in found:
             agenda.note(lane, at, now)
         if self._unswept.get(priority) is not look:
-            return  # a sweep was asked for meanwhile, of what this may have come too early for: it begins again
+            return  # a sweep was asked for meanwhile, for what this came too early for: it begins again
         if agenda.overflowed:
             agenda.overflowed = False  # not all found room: they are looked at again
         elif len(found) < _LANES_A_LOOK:

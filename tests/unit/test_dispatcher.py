@@ -178,6 +178,26 @@ async def test_what_was_there_before_the_start_is_found(dispatch: Dispatch) -> N
     assert [claim.job.priority for claim in await dispatch.work(3)] == [HIGH, NORMAL, LOW]
 
 
+async def test_what_comes_in_without_end_keeps_nothing_in_the_store_waiting(dispatch: Dispatch) -> None:
+    """A retry that falls due while every commit brings new jobs is claimed between them."""
+    await dispatch.begin()
+    posted, retried = one(lane="old")
+    await dispatch.store.keep(posted)
+    commits = 0
+
+    async def more() -> None:
+        nonlocal commits
+        commits += 1
+        if commits < 100:
+            await dispatch.post(one(lane="new")[0])
+        if commits == 5:
+            dispatch.dispatcher.due("old", NORMAL, NOW)
+
+    dispatch.store.before["claim_these"] = more
+    await dispatch.post(one(lane="new")[0])
+    assert retried.id in ids(await dispatch.work(20))
+
+
 # The window is full --------------------------------------------------------------------------------
 
 
@@ -465,7 +485,7 @@ async def test_a_look_through_the_store_keeps_no_new_job_waiting(dispatch: Dispa
 
 
 async def test_a_sweep_asked_for_during_another_is_made(dispatch: Dispatch) -> None:
-    """The one under way may have looked before there was what it is asked for, be it at its very beginning."""
+    """The one under way may have looked before there was what it is asked for, even at its beginning."""
     await dispatch.begin()
     posted, job_ = one(lane="a", priority=HIGH)
 
