@@ -76,6 +76,18 @@ class Lane:
             self.breaker = None
         self._look()
 
+    def forget_waking(self) -> None:
+        """Let no timer run to the time of its next attempt any more."""
+        if self.waking is not None:
+            self.waking.cancel()
+            self.waking = None
+
+    def set_no_timer(self) -> None:
+        """Let no timer run at all: nothing goes out any more."""
+        self.forget_waking()
+        if self.resuming is not None:
+            self.resuming.cancel()
+
     def resumed(self) -> None:
         """What it waited for is over."""
         self.stop = self.resuming = None

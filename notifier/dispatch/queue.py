@@ -17,6 +17,8 @@ MAX_BYTES = 32 * 1024**2
 """Event data that the window holds at most; past it no more is claimed."""
 MAX_LANES = 10_000
 """Lanes remembered at most beyond those that hold jobs or are paused."""
+_LONGEST = 3600.0
+"""Seconds that a timer is set to at most: a rate may be as low as one likes."""
 
 
 class FairQueue:
@@ -47,6 +49,8 @@ class FairQueue:
         self._bytes = 0
         self._busy = 0
         self._closed = False
+        self._tidy_at = MAX_LANES
+        """How many lanes there are when those are looked for that may be forgotten."""
 
     # For the dispatcher --------------------------------------------------------------------------
 
@@ -169,6 +173,7 @@ class FairQueue:
             self.on_room(lane_name)
             return []
         lane.hold_to(self._limits_of(lane_name), self.timer())
+        lane.forget_waking()  # its old rate's time is not that of its new one
         withdrawn = [*self._take_waiting(lane)] if lane.limits.held is not None else []
         self._line_up(lane)
         self._drop_if_idle(lane)
@@ -209,6 +214,8 @@ class FairQueue:
             if not asking.done():
                 asking.set_result(None)
         self._asking.clear()
+        for lane in self._lanes.values():
+            lane.set_no_timer()
         return [claim for lane in [*self._lanes.values()] for claim in self._take_waiting(lane)]
 
     def _take_waiting(self, lane: Lane) -> Iterator[Claim]:
@@ -223,7 +230,7 @@ class FairQueue:
     def _lane(self, name: str) -> Lane:
         lane = self._lanes.get(name)
         if lane is None:
-            if len(self._lanes) > MAX_LANES:
+            if len(self._lanes) > self._tidy_at:
                 self._forget_past()
             lane = self._lanes[name] = Lane(name, self._limits_of(name), self.timer())
         return lane
@@ -234,6 +241,8 @@ class FairQueue:
         for lane in [*self._lanes.values()]:
             if not lane.in_use and (lane.bucket is None or lane.bucket.is_full(now)):
                 del self._lanes[lane.name]
+        # Where most are in use, looking again at each new one would cost more than remembering it.
+        self._tidy_at = max(MAX_LANES, len(self._lanes) + len(self._lanes) // 4)
 
     def _drop_if_idle(self, lane: Lane) -> None:
         if lane.is_idle(self.timer):
@@ -276,7 +285,7 @@ class FairQueue:
             else:
                 turns.pop(lane.name, None)
         if not may_go and (seconds := lane.too_early(self.timer())) and lane.waking is None:
-            lane.waking = asyncio.get_running_loop().call_later(seconds, self._awake, lane)
+            lane.waking = asyncio.get_running_loop().call_later(min(seconds, _LONGEST), self._awake, lane)
 
     def _awake(self, lane: Lane) -> None:
         """A lane with a rate may have its next attempt now."""

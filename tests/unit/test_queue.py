@@ -229,6 +229,23 @@ async def test_faults_of_lanes_long_gone_are_forgotten_in_the_end(queue: FairQue
     assert len(queue._lanes) <= MAX_LANES + 1
 
 
+async def test_lanes_that_must_be_remembered_are_not_looked_through_at_each_new_one(queue: FairQueue) -> None:
+    """With more of them paused than are remembered else, a new lane costs what it always does."""
+    for number in range(MAX_LANES + 100):
+        paused(queue, f"dead-{number}")
+    looks = 0
+    forget = queue._forget_past
+
+    def count() -> None:
+        nonlocal looks
+        looks += 1
+        forget()
+
+    queue._forget_past = count  # type: ignore[method-assign]  # to see how often it is done
+    filled(queue, [f"lane-{number}" for number in range(500)])
+    assert looks <= 1
+
+
 # Pausing -------------------------------------------------------------------------------------------
 
 
@@ -433,6 +450,19 @@ async def test_changed_limits_count_at_once_and_make_no_new_burst() -> None:
     assert len(await one_by_one(bench.queue)) == 5
 
 
+@pytest.mark.parametrize("slow", [0.001, 1e-300])
+async def test_a_faster_rate_counts_at_once(slow: float) -> None:
+    """A lane that would have waited for hours by its old rate waits as long as the new one says."""
+    queue = FairQueue(capacity=256, workers=16, limits_of=lambda _lane: limits)
+    limits = Limits(rate=slow)
+    filled(queue, "a", 2)
+    queue.done((await taken(queue))[0])
+    limits = Limits(rate=1000)
+    queue.refresh("a")
+    async with asyncio.timeout(5):
+        assert await queue.get() is not None
+
+
 async def test_a_tripped_breaker_lets_one_through_at_a_time_until_one_succeeds() -> None:
     """Then the lane is as it was."""
     bench = Bench()
@@ -494,6 +524,21 @@ async def test_a_closed_queue_has_no_room(queue: FairQueue) -> None:
     paused(queue)
     assert [queue.room(priority) for priority in Priority] == [0, 0, 0]
     assert not queue.is_crowded("c", HIGH)
+
+
+async def test_a_closed_queue_leaves_no_timer_running() -> None:
+    """A program that embeds a notifier is not kept waiting, nor its memory kept, by what is over."""
+    bench = Bench(slow=Limits(rate=1))
+    filled(bench.queue, ["slow", "stopped"], 2)
+    begun = await taken(bench.queue)
+    paused(bench.queue, "stopped")
+    slow, stopped = (bench.queue._lanes[name] for name in ("slow", "stopped"))
+    timers = [slow.waking, stopped.resuming]
+    bench.queue.close()
+    for each in begun:
+        bench.queue.done(each)
+    assert all(timer is not None and timer.cancelled() for timer in timers)
+    assert slow.waking is None
 
 
 async def test_workers_are_served_in_the_order_they_asked(queue: FairQueue) -> None:
