@@ -107,7 +107,8 @@ class DeliveryError(Exception):
     `code` is a short stable word that failures are grouped by; `status_code` is the receiver's (HTTP or
     SMTP); `response` is the start of what it said; `retry_after` is how many seconds it asked to wait,
     which its whole lane does. `lane_fault` says that the receiver is in trouble, and not this one job: enough
-    of these in a row open the lane's breaker. `timings` says where the time of the exchange went.
+    of these in a row open the lane's breaker. `timings` says where the time of the exchange went,
+    `via` what it went by.
     """
 
     code = "error"
@@ -122,6 +123,7 @@ class DeliveryError(Exception):
         retry_after: float | None = None,
         lane_fault: bool = False,
         timings: "Timings | None" = None,
+        via: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -131,6 +133,7 @@ class DeliveryError(Exception):
         self.retry_after = retry_after
         self.lane_fault = lane_fault
         self.timings = timings
+        self.via = via
 
 
 class Transient(DeliveryError):  # noqa: N818 - the channel author's word
@@ -140,9 +143,13 @@ class Transient(DeliveryError):  # noqa: N818 - the channel author's word
 
 
 class Unknown(Transient):
-    """All was sent and no answer came: the receiver may have it. Tried again, under the same id."""
+    """All was sent and no answer came: the receiver may have it. Tried again, under the same id.
+
+    `content` is what was sent, to be kept and sent again as it is; None where the next try makes it anew.
+    """
 
     code = "unknown"
+    content: bytes | None = None
 
 
 class Unavailable(Transient):
@@ -155,6 +162,12 @@ class Permanent(DeliveryError):  # noqa: N818 - the channel author's word
     """It can never work as it is: the job is FAILED until an operator requeues it."""
 
     code = "permanent"
+
+
+class Bounced(Permanent):
+    """The recipient's side refuses this recipient for good; enough of these suppress the address."""
+
+    code = "bounced"
 
 
 class Withdrawn(Permanent):

@@ -123,6 +123,13 @@ class EventRecord(Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(self.data, type=dict[str, Any])
 
 
+class Addressed(Struct, frozen=True, kw_only=True):
+    """Whom a mail says it is for; its job brings it to one recipient. Who is bcc is never among them."""
+
+    to: tuple[str, ...] = ()
+    cc: tuple[str, ...] = ()
+
+
 class JobError(Struct, frozen=True):
     """Why a job's last attempt did not deliver: `code` groups, `message` explains."""
 
@@ -150,6 +157,10 @@ class Job(Struct, frozen=True, kw_only=True):
     endpoint: str | None = None
     template: str | None = None
     locale: str | None = None
+    category: str | None = None
+    """What kind of mail it is to its recipient, who can unsubscribe from just that."""
+    addressed: Addressed | None = None
+    """None: to the recipient alone."""
     priority: int = Priority.NORMAL
     attempts: int = 0
     """Attempts spent since the last requeue."""
@@ -158,6 +169,8 @@ class Job(Struct, frozen=True, kw_only=True):
     error: JobError | None = None
     claim: int = 0
     """The fence: grows with every claim, requeue and cancel; a settle under an older number is refused."""
+    kept: bool = False
+    """Whether the store keeps what an attempt of unknown outcome sent, to send just that again."""
 
 
 class Timings(Struct, frozen=True, kw_only=True):
@@ -188,6 +201,33 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """The first KiB of what the receiver said, as text."""
     timings: Timings | None = None
     """None for channels that don't measure, and where nothing was sent."""
+    via: str | None = None
+    """What it went by, where there is a choice: the mail relay's `host:port`."""
+
+
+class SuppressionReason(StrEnum):
+    """Why nothing more is sent to someone."""
+
+    UNSUBSCRIBED = "unsubscribed"
+    BOUNCED = "bounced"
+    """Their mail server refused them for good."""
+    COMPLAINED = "complained"
+    MANUAL = "manual"
+
+
+class Suppression(Struct, frozen=True, kw_only=True):
+    """That nothing more is sent to a recipient on a channel: of one category, or at all."""
+
+    channel: str
+    recipient: str
+    """As `suppressions.key_of` spells it: a mail address in lower case."""
+    category: str | None = None
+    """None: of every category, and what has none."""
+    reason: SuppressionReason
+    detail: str | None = None
+    job_id: str | None = None
+    """The job that led to it, if one did."""
+    created_at: float
 
 
 class EndpointState(StrEnum):

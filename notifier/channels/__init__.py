@@ -22,11 +22,22 @@ from notifier.errors import ConfigError, Permanent, Transient
 from notifier.model import Endpoint, EventRecord, Job, Timings
 
 ENTRY_POINT_GROUP = "notifier.channels"
-ALL_PARTS = frozenset({"subject", "html", "text", "payload"})
+ALL_PARTS = frozenset({"subject", "html", "text", "payload", "attachments"})
 DEFAULT_TIMEOUT = 60.0
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _log = structlog.get_logger(__name__)
+
+
+class Attachment(Struct, frozen=True, kw_only=True):
+    """A file that goes with a mail."""
+
+    filename: str
+    media_type: str
+    """`type/subtype`."""
+    content: bytes
+    inline: str | None = None
+    """The name that the HTML shows it by, as `cid:NAME`; None: it is attached."""
 
 
 class Content(Struct, frozen=True, kw_only=True):
@@ -36,6 +47,7 @@ class Content(Struct, frozen=True, kw_only=True):
     html: str | None = None
     text: str | None = None
     payload: str | None = None
+    attachments: tuple[Attachment, ...] = ()
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -46,6 +58,10 @@ class Message(Struct, frozen=True, kw_only=True):
     content: Content = field(default_factory=Content)
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The table `[channels.NAME]` of the configuration."""
+    kept: bytes | None = None
+    """What an earlier attempt sent whose outcome is unknown: to be sent again as it is."""
+    unsubscribe_url: str | None = None
+    """Where the recipient can unsubscribe from the job's category (RFC 8058); None where there is no way."""
     endpoint: Endpoint | None = None
     """The subscription as it stands now, for a job that one caused: its url, headers and secrets count."""
 
@@ -71,6 +87,8 @@ class Receipt(Struct, frozen=True, kw_only=True):
     status_code: int | None = None
     response: str | None = None
     timings: Timings | None = None
+    via: str | None = None
+    """What it went by, where there is a choice."""
 
 
 @runtime_checkable

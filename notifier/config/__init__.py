@@ -7,9 +7,11 @@ from notifier.config.sections import (
     BreakerSection,
     Channels,
     Config,
+    DkimSection,
     EmailSection,
     Lanes,
     Relay,
+    ReplyRule,
     Retention,
     Retry,
     Route,
@@ -18,6 +20,7 @@ from notifier.config.sections import (
     Templates,
     WebhookSection,
     Workers,
+    several,
 )
 from notifier.config.units import Duration, Size, parse_duration, parse_size
 
@@ -28,10 +31,12 @@ __all__ = [
     "BreakerSection",
     "Channels",
     "Config",
+    "DkimSection",
     "Duration",
     "EmailSection",
     "Lanes",
     "Relay",
+    "ReplyRule",
     "Retention",
     "Retry",
     "Route",
@@ -46,4 +51,5 @@ __all__ = [
     "parse_config",
     "parse_duration",
     "parse_size",
+    "several",
 ]

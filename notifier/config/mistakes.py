@@ -12,9 +12,11 @@ from notifier.config.sections import (
     BreakerSection,
     Channels,
     Config,
+    DkimSection,
     EmailSection,
     Lanes,
     Relay,
+    ReplyRule,
     Retention,
     Retry,
     Route,
@@ -46,7 +48,7 @@ def explained(message: str) -> ConfigError:
 
 def _choices(name: str) -> tuple[str, ...]:
     """The words that a key takes which takes no others."""
-    types = (get_type_hints(section).get(name) for section in (Relay, Route))
+    types = (get_type_hints(section).get(name) for section in (Relay, ReplyRule, Route))
     return next((get_args(each) for each in types if each is not None), ())
 
 
@@ -71,7 +73,7 @@ def _known_keys(section: type[Struct]) -> set[str]:
         Lanes,
         Route,
     )
-    leaves = (WebhookSection, EmailSection, Relay)
+    leaves = (WebhookSection, EmailSection, Relay, ReplyRule, DkimSection)
     for inner in (*nested, *leaves) if section is Config else ():
         known |= {entry.encode_name for entry in msgspec.structs.fields(inner)}
     return known - {"directory", "others"}

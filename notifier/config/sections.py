@@ -18,6 +18,8 @@ class Server(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     max_body: Size = Size(1024**2)
+    public_url: str | None = None
+    """Where others reach this server, `https://…`: what unsubscribe links begin with."""
 
 
 class Auth(Section, frozen=True, kw_only=True):
@@ -95,7 +97,7 @@ class WebhookSection(Section, frozen=True, kw_only=True):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What `secret` holds, none, one or several."""
-        return _each(self.secret)
+        return several(self.secret)
 
 
 class Relay(Section, frozen=True, kw_only=True):
@@ -106,8 +108,48 @@ class Relay(Section, frozen=True, kw_only=True):
     tls: Literal["none", "starttls", "implicit"] = "starttls"
     username: str | None = None
     password: str | None = None
+    auth: Literal["auto", "plain", "login", "cram-md5", "xoauth2"] = "auto"
+    token_file: str | None = None
+    """Holds the access token of `auth = "xoauth2"`; read anew for every login."""
+    connect_timeout: Duration = Duration(60)
+    """For the connection, the greeting, EHLO, STARTTLS and the login together."""
     timeout: Duration = Duration(30)
+    """For the answer to each command; RFC 5321 §4.5.3.2 would have five minutes."""
+    data_timeout: Duration = Duration(180)
+    """For each block of a mail to be taken."""
+    dot_timeout: Duration = Duration(600)
+    """For the answer to the final dot: given up too early, a mail that arrived is sent once more."""
     connections: Annotated[int, Meta(ge=1, le=1000)] = 10
+    messages: Annotated[int, Meta(ge=1)] = 100
+    """Mails that one connection carries at most."""
+    idle: Duration = Duration(30)
+    """How long a connection is kept that nobody uses."""
+    age: Duration = Duration(600)
+    """How long a connection is kept at all."""
+
+
+class ReplyRule(Section, frozen=True, kw_only=True):
+    """`[[channels.email.rules]]`: what a relay's reply means. The first that fits counts, before our own."""
+
+    means: Literal["recipient", "message", "provider", "throttle", "network"]
+    code: Annotated[str, Meta(pattern=r"^[2-5x][0-9x][0-9x]\Z")] | None = None
+    """A reply code, `x` for any digit."""
+    enhanced: Annotated[str, Meta(pattern=r"^[245x]\.[0-9x]{1,3}\.[0-9x]{1,3}\Z")] | None = None
+    """An enhanced status code (RFC 3463), `x` for any number."""
+    text: str | None = None
+    """A regular expression that is found in the reply, whatever its case."""
+    phase: Literal["connect", "auth", "mail", "rcpt", "data", "dot"] | None = None
+    permanent: bool | None = None
+    """Whether it is for good; by itself, as the code says."""
+
+
+class DkimSection(Section, frozen=True, kw_only=True):
+    """`[channels.email.dkim]`: how mails are signed (RFC 6376); needs the extra `dkim`."""
+
+    selector: str
+    key_file: str
+    domain: str | None = None
+    """The sender's domain where it is unset."""
 
 
 class EmailSection(Section, frozen=True, kw_only=True, rename={"from_": "from"}):
@@ -115,6 +157,14 @@ class EmailSection(Section, frozen=True, kw_only=True, rename={"from_": "from"})
 
     from_: str = "Notifier <no-reply@localhost>"
     relays: tuple[Relay, ...] = ()
+    rules: tuple[ReplyRule, ...] = ()
+    dkim: DkimSection | None = None
+    inline_css: bool = True
+    """Whether style sheets in the HTML become `style` attributes, which all mail clients heed."""
+    max_attachment: Size = Size(5 * 1024**2)
+    max_message: Size = Size(20 * 1024**2)
+    suppress_after: Annotated[int, Meta(ge=0)] = 1
+    """How many hard bounces suppress an address; 0: none do."""
 
 
 class Channels(Section, frozen=True, kw_only=True):
@@ -133,10 +183,16 @@ class Route(Section, frozen=True, kw_only=True):
     name: str = ""
     """Unique; made from event and channel where it is left out."""
     when: str | None = None
-    to: str | None = None
+    to: str | tuple[str, ...] | None = None
+    cc: str | tuple[str, ...] = ()
+    bcc: str | tuple[str, ...] = ()
     url: str | None = None
     template: str | None = None
     locale: str | None = None
+    category: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")] | None = None
+    """What kind of mail it is to its recipients, who can unsubscribe from it; None: they can't."""
+    on_unknown: Literal["retry", "fail"] = "retry"
+    """What becomes of a job of which it can't be known whether it arrived."""
     secret: str | tuple[str, ...] | None = None
     """Signs a webhook; several do while receivers change from one to the next."""
     priority: Literal["high", "normal", "low"] = "normal"
@@ -145,19 +201,20 @@ class Route(Section, frozen=True, kw_only=True):
 
     @property
     def destination(self) -> str:
-        """The template of where it goes, whichever word the channel uses for it."""
-        return self.url or self.to or ""
+        """The template of where it goes first, whichever word the channel uses for it."""
+        return self.url or next(iter(several(self.to)), "")
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """What `secret` holds, none, one or several."""
-        return _each(self.secret)
+        return several(self.secret)
 
 
-def _each(secret: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    if secret is None:
+def several(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """What is given, none, one or several, as a tuple."""
+    if given is None:
         return ()
-    return (secret,) if isinstance(secret, str) else secret
+    return (given,) if isinstance(given, str) else given
 
 
 class Lanes(Section, frozen=True, kw_only=True):

@@ -61,7 +61,7 @@ class Renderer:
         variables = event_variables(event, data) | {"job": job_variables(job)}
         for sandbox in (self._pages, self._payloads):
             sandbox.budget.refill()
-        made: dict[str, str] = {}
+        made: dict[str, Any] = {}
         for part, name in chosen:
             room = self._max_output - sum(map(len, made.values()))
             made[part] = _FINISH[part](name, self._text(name, variables, room))
