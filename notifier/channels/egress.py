@@ -19,8 +19,9 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.helpers import is_ip_address
 from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage
 
-from notifier.channels.exchange import NO_TIMEOUT, Origin, Phase, current
+from notifier.channels.exchange import MOST_ANSWERS, NO_TIMEOUT, Origin, Phase, current
 from notifier.channels.guard import AddressInfo, BlockedAddressError, Guard, Policy, new_socket
 from notifier.channels.proxy import Proxy, refusal, unreachable
 from notifier.errors import DeliveryError, Unavailable
@@ -28,6 +29,13 @@ from notifier.errors import DeliveryError, Unavailable
 if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
+MOST_KEPT = 256
+"""Idle connections that are kept: each holds a file descriptor, of which a process may have few (1,024)."""
+MOST_READ = 2 * 1024**2
+"""Bytes of one exchange that are read, whatever they are: twice what the headers of an answer may have."""
+
+_PIECE = 8 * 1024
+"""Bytes that are parsed at a time: a read may hold ten thousand answers, which take a second."""
 _TRIES = 4
 """How many of a receiver's addresses a proxy is asked for, one after the other."""
 
@@ -38,6 +46,18 @@ class Line(ResponseHandler):
     leads_to: tuple[str | None, int]
     """Address and port; no address where only the proxy knows it."""
     policy: Policy | None = None
+    came = 0
+    """Bytes that came since it was last handed out."""
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came; what is no answer any more, by its size or number, breaks the connection off."""
+        self.came += len(data)
+        for at in range(0, max(1, len(data)), _PIECE):  # aiohttp gives it nothing, too, to have it go on
+            if self.came > MOST_READ or len(self._buffer) > MOST_ANSWERS:
+                self.set_exception(BadHttpMessage("too much of it"))
+                self.abort()
+                return
+            super().data_received(data[at : at + _PIECE])
 
 
 class Egress(aiohttp.TCPConnector):
@@ -57,9 +77,20 @@ class Egress(aiohttp.TCPConnector):
             line = cast("Line", kept.protocol)
             # Something that came while nothing was asked must not be taken for the next answer.
             if not line.should_close and self._is_allowed(line):
+                line.came = 0
                 return kept
             kept.close()
         return None
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        """Keep a connection, if it can serve again, in place of the one that waits longest."""
+        super()._release(key, protocol, should_close=should_close)
+        if sum(map(len, self._conns.values())) > MOST_KEPT:
+            longest = min(self._conns, key=lambda each: self._conns[each][0][1])
+            idle, _ = self._conns[longest].popleft()
+            if not self._conns[longest]:
+                del self._conns[longest]
+            idle.close()
 
     async def _create_connection(
         self,

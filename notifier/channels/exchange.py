@@ -20,6 +20,7 @@ from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http import RawResponseMessage, StreamWriter
+from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.streams import StreamReader
 from yarl import URL
 
@@ -29,6 +30,8 @@ KEPT_BODY = 1024
 """Bytes of a response's body that are kept."""
 READ_BODY = 64 * 1024
 """Bytes of a response's body that are read so that the connection can serve again; past them it is closed."""
+MOST_ANSWERS = 100
+"""Informational answers that are taken before the one that counts."""
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 """What aiohttp is told to keep to: the caller's deadline is the only one."""
 
@@ -223,7 +226,7 @@ class Exchange:
             await writer.drain()
 
     async def _read_head(self, protocol: ResponseHandler) -> StreamReader:
-        while True:
+        for _ in range(MOST_ANSWERS):
             head, content = await protocol.read()
             self.heard = True
             # Informational answers come before the one that counts; none follows 101 (RFC 9110 §15.2).
@@ -231,6 +234,7 @@ class Exchange:
                 self.head = head
                 self.enter(Phase.BODY)
                 return content
+        raise BadHttpMessage("too many informational answers")
 
     async def _read_body(self, content: StreamReader) -> None:
         while self.received <= READ_BODY and (chunk := await content.readany()):

@@ -15,6 +15,7 @@ from support.names import Addresses, Names
 from support.receiver import Receiver, Script, answer, endless, raw, then_close, then_hang, then_reset
 from support.smtp_server import CERTIFICATE
 
+from notifier.channels.egress import MOST_KEPT
 from notifier.channels.guard import REFUSAL, AddressInfo, Guard, PublicInternet
 from notifier.channels.proxy import parse_proxy
 from notifier.channels.transport import AiohttpTransport, Answer, PreparedRequest
@@ -103,6 +104,22 @@ async def test_a_name_is_dialled_anew_when_its_connection_is_no_longer_allowed()
             guard.policy = PublicInternet(["127.0.0.1/32"])
             await post(transport, url)
             assert (len(first.requests), len(second.requests)) == (1, 1)
+
+
+async def test_no_more_connections_are_kept_than_a_process_can_hold() -> None:
+    """However many hosts were delivered to: of the idle ones those that waited longest are closed."""
+    count = MOST_KEPT + 20
+    answers: dict[str, list[Addresses]] = {f"host{number}_test": [["127.0.0.1"]] for number in range(count)}
+    names = Names(**answers)
+    async with Receiver() as receiver, opened(loopback(), names=names) as transport:
+        for number in range(count):
+            await post(transport, f"http://host{number}.test:{receiver.port}/")
+        assert transport._egress is not None
+        assert sum(map(len, transport._egress._conns.values())) == MOST_KEPT
+        await post(transport, f"http://host{count - 1}.test:{receiver.port}/")
+        assert receiver.connections == count
+        await post(transport, f"http://host0.test:{receiver.port}/")
+        assert receiver.connections == count + 1
 
 
 async def test_a_policy_that_changes_amid_connecting_counts() -> None:

@@ -16,6 +16,8 @@ from aiohttp.client_proto import ResponseHandler
 from support.names import Names
 from support.receiver import Line, Receiver, Script, answer, endless, raw, then_close, then_hang, then_reset
 
+from notifier.channels import egress
+from notifier.channels.exchange import MOST_ANSWERS
 from notifier.channels.guard import AddressInfo, Guard, PublicInternet
 from notifier.channels.transport import AiohttpTransport, Answer, PreparedRequest
 from notifier.errors import DeliveryError, Permanent, Transient, Unknown
@@ -559,7 +561,10 @@ PACKED = gzip.compress(bytes(30_000_000))
         (endless(HEAD + b"Content-Length: 9999\r\n\r\n", b"d", pause=0.02), None),
         (endless(HEAD + b"X: ", PIECE), "bad_response"),
         (endless(HEAD, b"X: y\r\n" * 1000), "bad_response"),
-        (endless(b"", b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * 500), "timeout"),
+        (endless(b"", b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * 500), "bad_response"),
+        (endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", pause=0.001), "bad_response"),
+        (endless(b"", b"\r\n" * 5000), "bad_response"),
+        (endless(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;", PIECE), None),
         (endless(b"", b"h", pause=0.02), "any"),
         (answer(200, b"ok", {f"X-{number}": "v" * 1000 for number in range(60)}), None),
         (then_reset(HALF_BODY), None),
@@ -570,7 +575,17 @@ PACKED = gzip.compress(bytes(30_000_000))
     ids=[
         *("gzip", "deflate", "gzip in transfer", "endless", "endless by length", "endless chunks"),
         *("endless chunk head", "slow body", "endless header", "endless headers", "endless hints"),
-        *("slow head", "60 KB of headers", "reset in body", "reset in head", "reset", "silence"),
+        *(
+            "hints one by one",
+            "endless blank lines",
+            "endless chunk extension",
+            "slow head",
+            "60 KB of headers",
+            "reset in body",
+            "reset in head",
+            "reset",
+            "silence",
+        ),
     ],
 )
 async def test_whatever_comes_time_is_bounded_and_memory_flat(script: Script, code: str | None) -> None:
@@ -589,3 +604,14 @@ async def test_whatever_comes_time_is_bounded_and_memory_flat(script: Script, co
         assert time.monotonic() - began < 2
         assert peak < FLAT
         assert free(transport)
+
+
+async def test_a_flood_of_answers_is_not_read_to_its_end() -> None:
+    """Each costs far more to read than to send: past a hundred not taken, the connection ends."""
+    line = egress.Line(asyncio.get_running_loop())
+    line.set_response_params(read_until_eof=True, auto_decompress=False)
+    line.data_received(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000)
+    assert MOST_ANSWERS < len(line._buffer) < 10 * MOST_ANSWERS
+    assert line.should_close
+    line.data_received(OK)
+    assert len(line._buffer) < 10 * MOST_ANSWERS
