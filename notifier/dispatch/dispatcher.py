@@ -26,6 +26,8 @@ BATCH = 500
 _ENOUGH = {Priority.HIGH: 16, Priority.NORMAL: 8, Priority.LOW: 8}
 """The part of the window (1/16, 1/8) whose being free makes it worth to look through the store. What normal
 jobs leave to high ones is always enough for those."""
+_LEFT_TO_NEW = 4
+"""The part (1/4) of what is free that a claim leaves to new jobs, which are taken over meanwhile."""
 _LANES_A_CLAIM = 256
 _LANES_A_LOOK = 512
 _PAUSE = 0.02
@@ -176,12 +178,14 @@ class Dispatcher:
         finally:
             # Not before: until it is in the window, what was handed over takes up room all the same.
             del self._handed[: len(handed)]
+        claimed = []
         for claim in handed:
             if (fence := fences.get(claim.job.id)) is not None:
                 job = msgspec.structs.replace(
                     claim.job, status=JobState.PROCESSING, claim=fence, next_attempt_at=None, updated_at=now
                 )
-                self._queue.put(Claim(job, claim.event))
+                claimed.append(Claim(job, claim.event))
+        self._queue.take_in(claimed)
 
     # Looking through the store -------------------------------------------------------------------
 
@@ -233,20 +237,24 @@ class Dispatcher:
         return False
 
     async def _claim(self, priority: Priority, agenda: Agenda, lanes: list[str]) -> None:
-        now = self._clock()
+        now, room = self._clock(), self._queue.room(priority)
+        limit = min(BATCH, room - room // _LEFT_TO_NEW)
+        per_lane = max(1, min(self._queue.share(lane, priority) for lane in lanes))
         agenda.begin_claim(lanes)
+        self._queue.reserved = limit
         try:
             claimed = await self._store.claim(
                 priority=priority,
                 lanes=lanes,
-                limit=min(BATCH, self._queue.room(priority)),
-                per_lane=max(1, min(self._queue.share(lane, priority) for lane in lanes)),
+                limit=limit,
+                per_lane=per_lane,
                 now=now,
                 until=now + self._claim_timeout,
             )
         except BaseException:
             agenda.give_up_claim()
             raise
-        for claim in claimed.claims:
-            self._queue.put(claim)
+        finally:
+            self._queue.reserved = 0
+        self._queue.take_in(claimed.claims)
         agenda.end_claim(claimed.next_due, {claim.job.lane for claim in claimed.claims}, self._clock())

@@ -78,6 +78,7 @@ class WorkerPool:
         self._on_due = on_due
         self._giving_back: set[asyncio.Task[None]] = set()
         self._workers: list[asyncio.Task[None]] = []
+        queue.on_refused = self.give_back
 
     def start(self) -> None:
         """Set the workers to work."""

@@ -6,7 +6,7 @@ Higher priorities go first; within one, lanes take turns, each within its share 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 
 from notifier.dispatch.lanes import BREAKER_OPEN, Lane, Stop
@@ -42,6 +42,10 @@ class FairQueue:
         """Everything held, by job id and fence: a job whose claim was lost may be held twice for a while."""
         self.on_room: Callable[[str], None] = lambda _lane: None
         """Called with the lane whenever a job leaves it or it goes on, so that more can be claimed."""
+        self.on_refused: Callable[[Sequence[Claim], float], None] = lambda _claims, _until: None
+        """Called with claims that came too late for their lane, to be released until then."""
+        self.reserved = 0
+        """Room that is kept for what is being claimed just now."""
         self._limits_of = limits_of
         self._lanes: dict[str, Lane] = {}
         self._turns: tuple[dict[str, None], ...] = tuple({} for _ in Priority)
@@ -58,7 +62,7 @@ class FairQueue:
         """How many more jobs of a priority may be claimed."""
         if self._closed or self._bytes >= MAX_BYTES:
             return 0
-        return room_for(priority, self.capacity - len(self.claims), self.capacity)
+        return room_for(priority, self.capacity - len(self.claims) - self.reserved, self.capacity)
 
     def share(self, lane_name: str, priority: int) -> int:
         """How many more jobs of a lane may be claimed: half of what it may still take, to leave some free."""
@@ -85,6 +89,20 @@ class FairQueue:
     def is_held(self, lane_name: str) -> bool:
         """Whether nothing of a lane goes out until an operator says so."""
         return self._limits_of(lane_name).held is not None
+
+    def take_in(self, claims: Sequence[Claim]) -> None:
+        """Take in what was just claimed, save of lanes stopped or held meanwhile: that goes back."""
+        refused: dict[str, list[Claim]] = {}
+        for claim in claims:
+            lane = self._lane(claim.job.lane)
+            if lane.stop is None and lane.limits.held is None:
+                self.put(claim)
+            else:
+                refused.setdefault(lane.name, []).append(claim)
+        for name, theirs in refused.items():
+            lane = self._lanes[name]
+            self.on_refused(theirs, 0.0 if lane.stop is None else lane.stop.until)
+            self._drop_if_idle(lane)
 
     def put(self, claim: Claim) -> None:
         """Take a claimed job in."""

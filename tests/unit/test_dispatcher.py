@@ -258,6 +258,28 @@ async def test_jobs_handed_over_during_a_claim_fit_with_those_in_it(dispatch: Di
     assert dispatch.most_held <= dispatch.queue.capacity
 
 
+async def test_jobs_handed_over_during_a_claim_from_the_store_fit_with_what_it_brings(
+    dispatch: Dispatch,
+) -> None:
+    """What that claim may bring counts as if it were there; and yet there is room for new jobs beside it."""
+    await dispatch.begin()
+    added: list[int] = []
+
+    async def post_more() -> None:
+        dispatch.store.before.pop("claim")
+        await dispatch.post(*(one(lane=f"new-{number}")[0] for number in range(200)))
+        added.append(len(dispatch.dispatcher._handed))
+
+    dispatch.store.before["claim"] = post_more
+    await dispatch.store.keep(*(one(lane=f"old-{number}")[0] for number in range(400)))
+    dispatch.dispatcher.sweep()
+    await dispatch.store.called("claim")
+    await dispatch.at_rest()
+    assert dispatch.most_held <= dispatch.queue.capacity
+    assert added[0] > 10
+    assert len(set(ids(await dispatch.work(600)))) == 600
+
+
 @pytest.mark.parametrize("held", [200, 210, 216, 220])
 async def test_it_rests_while_a_priority_has_no_room(dispatch: Dispatch, held: int) -> None:
     """A window nearly full of jobs that take their time is looked at again when one leaves, not before."""
@@ -515,6 +537,38 @@ async def test_a_held_lanes_backlog_waits_in_the_store(dispatch: Dispatch) -> No
     dispatch.queue.refresh("a")
     dispatch.dispatcher.due("a", NORMAL, NOW)
     assert len(await dispatch.work(6)) == 6
+
+
+@pytest.mark.parametrize("call", ["claim", "claim_these"])
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_what_is_claimed_of_a_lane_as_it_is_stopped_goes_back(
+    dispatch: Dispatch, call: str, *, stopped: bool
+) -> None:
+    """It takes up no room for as long as its lane waits, and is PENDING for whoever asks."""
+    limits: dict[str, Limits] = {}
+    dispatch.queue._limits_of = lambda lane: limits.get(lane, UNLIMITED)
+    refused: list[tuple[int, float]] = []
+    dispatch.queue.on_refused = lambda claims, until: refused.append((len(claims), until))
+    await dispatch.begin()
+
+    async def stop() -> None:
+        dispatch.store.before.pop(call)
+        if stopped:
+            dispatch.queue.stop("a", Stop(PAUSED, "the relay is down", NOW + 3600), 3600)
+        else:
+            limits["a"] = Limits(held=Held("endpoint_paused", "an operator paused it"))
+            dispatch.queue.refresh("a")
+
+    dispatch.store.before[call] = stop
+    if call == "claim":
+        await dispatch.store.keep(*(one(lane="a")[0] for _ in range(20)))
+        dispatch.dispatcher.due("a", NORMAL, NOW)
+    else:
+        await dispatch.post(*(one(lane="a")[0] for _ in range(20)))
+    await dispatch.store.called(call)
+    await dispatch.at_rest()
+    assert refused == [(20, NOW + 3600 if stopped else 0.0)]
+    assert not dispatch.queue.claims
 
 
 async def test_a_slow_lane_is_claimed_as_it_can_send(dispatch: Dispatch) -> None:

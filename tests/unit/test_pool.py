@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
-from support.builders import NOW, endpoint, event_record, failed_job, job
+from support.builders import LANE, NOW, endpoint, event_record, failed_job, job
 from support.clock import Clock
 from support.watched_store import WatchedStore
 
@@ -294,6 +294,17 @@ async def test_what_a_channel_says_is_kept_as_far_as_it_can_be(
     assert failed.status is FAILED
     assert failed.error is not None
     assert (failed.error.code, attempt.status_code) == (code, None)
+
+
+async def test_what_was_claimed_too_late_for_its_lane_is_pending_again(shop: Shop) -> None:
+    """Until the lane goes on, and without an attempt spent."""
+    shop.queue.stop(LANE, Stop(PAUSED, "the relay is down", NOW + 30), 30)
+    shop.queue.put = lambda claim: shop.queue.take_in([claim])  # type: ignore[method-assign]  # as the dispatcher
+    claim = await shop.put()
+    await shop.store.called("settle")
+    job_ = await shop.store.job(claim.job.id)
+    assert (job_.status, job_.attempts, job_.next_attempt_at) == (PENDING, 0, NOW + 30)
+    assert not shop.delivered
 
 
 @pytest.mark.parametrize("given", ["250 OK", 250.5, 2**70, -1, True])
