@@ -20,19 +20,21 @@ from notifier.dispatch.pool import WorkerPool, log_failed
 from notifier.dispatch.queue import FairQueue
 from notifier.endpoints import Endpoints
 from notifier.endpoints.trial import TEST_EVENT, Trial, Trials
-from notifier.errors import DeliveryError, DrainingError, InvalidEventError, Permanent, StoreError
+from notifier.errors import DeliveryError, DrainingError, Fault, InvalidEventError, Permanent, StoreError
 from notifier.ingest import Incoming, from_event
 from notifier.metrics import Metrics
 from notifier.model import Endpoint, Event, EventRecord, Job, Priority, new_id
 from notifier.preview import preview
 from notifier.rendering import Renderer
 from notifier.replays import Replays, Requeued
-from notifier.routing import Router
+from notifier.routing import OPERATIONAL, Router
 from notifier.store import Store, open_store
 from notifier.store.base import Added, JobFilter, Submission
 from notifier.upkeep import Chore, Upkeep
 
 _WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a setting, not a secret
+MAX_JOBS = 100_000
+"""How many jobs the events of one call may cause together. One event may always cause its own."""
 _ENDPOINTS_EVERY = 30.0
 """Seconds between looks for endpoints' secrets whose overlap is over, and for what the store owes them."""
 
@@ -236,13 +238,18 @@ class Notifier:
         return added
 
     def _submissions(self, incoming: Sequence[Incoming]) -> list[Submission]:
-        now = self.clock()
-        made = []
+        now, jobs = self.clock(), 0
+        made: list[Submission] = []
         for index, each in enumerate(incoming):
             try:
+                _refuse_reserved(each.event)
                 made.append(self._submission(each, now))
             except InvalidEventError as error:
                 raise InvalidEventError(error.faults, index) from None
+            jobs += len(made[-1].jobs)
+            if index and jobs > MAX_JOBS:
+                problem = f"with those before it, it causes more than {MAX_JOBS:,} jobs: post fewer at once"
+                raise InvalidEventError([Fault("", problem)], index)
         return made
 
     def _submission(self, incoming: Incoming, now: float) -> Submission:
@@ -347,6 +354,12 @@ class Notifier:
         except StoreError as error:
             found.append(str(error))
         return found
+
+
+def _refuse_reserved(event: Event) -> None:
+    """What tells of the notifier itself is believed, so nobody else may say it. Raises InvalidEventError."""
+    if event.type.startswith(OPERATIONAL):
+        raise InvalidEventError([Fault("/type", f"{OPERATIONAL} begins the notifier's own events alone")])
 
 
 def _record(incoming: Incoming, now: float) -> EventRecord:

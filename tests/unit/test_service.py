@@ -11,9 +11,18 @@ import pytest
 from support.builders import NOW, event
 from support.clock import Clock
 
+from notifier import service
 from notifier.channels import Channel, ChannelContext, FunctionChannel, Message, Receipt
 from notifier.config import Config, Duration, Retry, Route, Workers
-from notifier.errors import DrainingError, NotFoundError, StoreInUseError, StoreUnavailableError, Transient
+from notifier.errors import (
+    DrainingError,
+    InvalidEventError,
+    NotFoundError,
+    StoreInUseError,
+    StoreUnavailableError,
+    Transient,
+)
+from notifier.ingest import from_event
 from notifier.model import Event, Job, JobState
 from notifier.service import Notifier, Overrides
 from notifier.store.base import JobFilter
@@ -193,6 +202,28 @@ async def test_an_event_that_no_one_wants_is_stored_and_counted(notifier: Notifi
     assert added.jobs == ()
     assert (await notifier.store.event(added.event.id))[0].type == "nobody.asked"
     assert notifier.metrics.registry.get_sample_value("notifier_events_unrouted_total") == 1
+
+
+async def test_no_app_speaks_for_the_notifier(notifier: Notifier) -> None:
+    """What begins with `notifier.` tells of endpoints, and routes and endpoints take it at its word."""
+    with pytest.raises(InvalidEventError) as refused:
+        await notifier.submit(Event(type="notifier.endpoint.disabled", data={"endpoint": {"id": "ep_1"}}))
+    assert [fault.pointer for fault in refused.value.faults] == ["/type"]
+    assert (await notifier.submit(Event(type="notifiers.are.us", data={}))).jobs == ()
+
+
+async def test_one_call_causes_no_more_jobs_than_memory_holds(
+    notifier: Notifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand events for ten thousand endpoints are ten million; one event goes, whatever it causes."""
+    monkeypatch.setattr(service, "MAX_JOBS", 2)
+    incoming = [from_event(event()) for _ in range(3)]
+    with pytest.raises(InvalidEventError, match="more than 2 jobs") as refused:
+        await notifier.ingest(incoming)
+    assert refused.value.index == 2
+    assert len(await notifier.ingest(incoming[:2])) == 2
+    monkeypatch.setattr(service, "MAX_JOBS", 0)
+    assert len((await notifier.submit(event())).jobs) == 1
 
 
 # Operators -----------------------------------------------------------------------------------------
