@@ -9,6 +9,7 @@ from msgspec import Meta, Raw, Struct
 
 from notifier.model import Attempt, EventRecord, Job, JobError, JobState, Outcome, Timings, rfc3339
 from notifier.retry import mask
+from notifier.routing import without_query
 from notifier.store.base import Added, FailureGroup
 from notifier.web.calls import JSON
 
@@ -182,8 +183,15 @@ def respond(value: Any, status: int = 200, headers: Mapping[str, str] | None = N
 
 def accepted(added: Added) -> Accepted:
     """Answer a posted event. A duplicate's jobs are shown as they were born, as in the first answer."""
-    jobs = [JobSummary(job.id, job.channel, job.destination, _first_status(job)) for job in added.jobs]
+    jobs = [JobSummary(job.id, job.channel, _told(job), _first_status(job)) for job in added.jobs]
     return Accepted(added.event.id, added.event.type, added.duplicate, jobs)
+
+
+def _told(job: Job) -> str | None:
+    """Tell an app a destination: of a url that a route gave, without its query, which may hold a secret."""
+    if job.route is None or job.destination is None or "://" not in job.destination:
+        return job.destination
+    return without_query(job.destination)
 
 
 def _first_status(job: Job) -> JobState:
@@ -256,9 +264,10 @@ def event_answer(event: EventRecord) -> EventAnswer:
 
 
 def event_with_jobs(event: EventRecord, jobs: list[Job]) -> EventWithJobs:
-    """Answer an event and its jobs."""
-    told = event_answer(event)
-    return EventWithJobs(**msgspec.structs.asdict(told), jobs=[job_answer(job) for job in jobs])
+    """Answer an app's event and its jobs."""
+    told = msgspec.structs.asdict(event_answer(event))
+    shown = [msgspec.structs.replace(job, destination=_told(job)) for job in jobs]
+    return EventWithJobs(**told, jobs=[job_answer(job) for job in shown])
 
 
 def failure_answer(group: FailureGroup) -> FailureAnswer:
