@@ -13,7 +13,9 @@ MAX_NAME = 128
 MAX_VALUE = 4096
 """Characters."""
 
-_SENSITIVE = re.compile(r"auth|cookie|token|key|secret|password|signature", re.IGNORECASE)
+_SENSITIVE = re.compile(
+    r"auth|bearer|cookie|cred|hmac|jwt|key|login|otp|pass|pwd|secret|session|sig|token", re.IGNORECASE
+)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?")  # RFC 9110 §5.5, ASCII alone
 _REFUSED = frozenset(
