@@ -19,7 +19,9 @@ EXPLAINED = 200
 """How many endpoints an explanation goes through."""
 
 _CHANNEL = "webhook"
-_COMPILED = 4096
+_COMPILED = 65_536
+"""Different conditions that are kept compiled, at about 3 KB each. Were they fewer than the endpoints of a
+tenant have, every event would compile all of them anew, which takes seconds."""
 _REMEMBERED = 1_000_000
 _PATTERNS_TOLD = 5
 

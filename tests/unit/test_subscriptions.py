@@ -12,6 +12,7 @@ from support.builders import NOW, endpoint, event_record
 from notifier.config import Duration, Retry
 from notifier.errors import Permanent, Withdrawn
 from notifier.model import Endpoint, EndpointState, EventRecord, Job, JobError, JobState, Priority
+from notifier.rendering import Condition
 from notifier.routing import Router, Subscriptions, matches
 from notifier.routing import subscriptions as subscriptions_module
 from notifier.routing.subscriptions import condition
@@ -267,6 +268,24 @@ def test_a_when_that_fails_gives_a_job_that_is_born_failed(when: str, says: str)
     assert says in failed.error.message
     assert (failed.destination, failed.next_attempt_at, failed.lane) == (None, None, "endpoint:ep_1")
     assert other.status is JobState.PENDING
+
+
+def test_many_different_conditions_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand endpoints, each with its own: an event finds them compiled by the one before it."""
+    compiled: list[str] = []
+
+    class Noted(Condition):
+        def __init__(self, source: str, _key: str) -> None:
+            compiled.append(source)
+
+        def holds(self, _event: EventRecord, _data: Mapping[str, Any]) -> bool:
+            return True
+
+    monkeypatch.setattr(subscriptions_module, "Condition", Noted)
+    condition.cache_clear()
+    router = subscribed(*(endpoint(when=f"data.x == {number}") for number in range(10_000)))
+    assert len(jobs(router)) == len(jobs(router)) == len(compiled) == 10_000
+    condition.cache_clear()
 
 
 def test_equal_conditions_are_compiled_once() -> None:
