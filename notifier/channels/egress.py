@@ -8,8 +8,8 @@ import asyncio
 import errno
 import socket
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
+from threading import Thread
 from typing import TYPE_CHECKING, cast
 
 import aiohttp
@@ -230,25 +230,20 @@ class Egress(aiohttp.TCPConnector):
 
 
 class SystemResolver(AbstractResolver):
-    """The system's resolver, on threads of its own: names that nobody answers for hold up nothing else."""
+    """The system's resolver: names that nobody answers for hold up nothing else.
 
-    def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhook-dns")
+    A look-up can't be broken off: one that was given up goes on, on a thread that nobody waits for, as long
+    as the system sees fit. `most` is how many there are at once; more wait.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._room = asyncio.Semaphore(most)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Look a name up. Raises OSError."""
-        look_up = partial(
-            socket.getaddrinfo,
-            host.encode("ascii"),
-            port,
-            family,
-            socket.SOCK_STREAM,
-            0,
-            socket.AI_ADDRCONFIG,
-        )
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        found = await self._looked_up(host.encode("ascii"), port, family)
         return [
             ResolveResult(
                 hostname=host,
@@ -261,9 +256,40 @@ class SystemResolver(AbstractResolver):
             for kind, _, protocol, _, address in found
         ]
 
+    async def _looked_up(self, host: bytes, port: int, family: int) -> Sequence[AddressInfo]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Sequence[AddressInfo]] = loop.create_future()
+
+        def look_up() -> None:
+            found: Sequence[AddressInfo] | Exception
+            try:
+                found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+            except Exception as error:
+                found = error
+            with suppress(RuntimeError):  # the loop ended before this did
+                loop.call_soon_threadsafe(self._answered, answer, found)
+
+        await self._room.acquire()
+        try:
+            Thread(target=look_up, name="webhook-dns", daemon=True).start()
+        except BaseException:
+            self._room.release()
+            raise
+        return await answer
+
+    def _answered(
+        self, answer: "asyncio.Future[Sequence[AddressInfo]]", found: Sequence[AddressInfo] | Exception
+    ) -> None:
+        self._room.release()
+        if answer.done():  # who asked gave up
+            return
+        if isinstance(found, Exception):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+
     async def close(self) -> None:
-        """Let go of the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Wait for nothing: what is still being looked up ends by itself, or with the process."""
 
 
 def _address(host: str) -> str | None:

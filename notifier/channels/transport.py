@@ -27,7 +27,8 @@ from notifier.model import Timings
 MAX_HEADERS = 8 * 1024
 """Bytes of an answer's headers that are shown."""
 
-_RESOLVER_THREADS = 32
+_LOOK_UPS_EACH, _MOST_LOOK_UPS = 4, 512
+"""Name look-ups that there may be for each connection, and in all: some outlive their delivery."""
 _parsed = lru_cache(maxsize=4096)(partial(URL, encoded=True))
 
 
@@ -107,7 +108,9 @@ class AiohttpTransport:
 
     async def open(self) -> None:
         """Make the connector, on the running loop."""
-        self._resolver = self._given_resolver or SystemResolver(min(self._connections, _RESOLVER_THREADS))
+        self._resolver = self._given_resolver or SystemResolver(
+            min(self._connections * _LOOK_UPS_EACH, _MOST_LOOK_UPS)
+        )
         self._egress = Egress(
             self._guard, connections=self._connections, resolver=self._resolver, proxy=self._proxy
         )

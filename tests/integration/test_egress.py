@@ -5,6 +5,7 @@ import base64
 import logging
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -120,6 +121,29 @@ async def test_no_more_connections_are_kept_than_a_process_can_hold() -> None:
         assert receiver.connections == count
         await post(transport, f"http://host0.test:{receiver.port}/")
         assert receiver.connections == count + 1
+
+
+async def test_names_that_nobody_answers_for_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look-ups go on after their deliveries gave up, and keep neither others nor the process's end."""
+    answered, look_up = threading.Event(), socket.getaddrinfo
+
+    def resolve(host: Any, *rest: Any) -> Any:
+        if host.startswith(b"slow"):
+            answered.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "nobody answered")
+        return look_up("127.0.0.1", *rest)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    try:
+        async with Receiver() as receiver, opened(loopback()) as transport:
+            slow = [failure(transport, f"http://slow{number}.test/", seconds=0.05) for number in range(12)]
+            assert {error.code for error in await asyncio.gather(*slow)} == {"timeout"}
+            assert (await post(transport, f"http://good.test:{receiver.port}/")).status == 200
+            threads = [each for each in threading.enumerate() if each.name == "webhook-dns"]
+            assert len(threads) >= 4
+            assert all(each.daemon for each in threads)
+    finally:
+        answered.set()
 
 
 async def test_a_policy_that_changes_amid_connecting_counts() -> None:
