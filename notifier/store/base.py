@@ -9,7 +9,17 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from notifier.model import Attempt, Claim, Endpoint, EventRecord, Job, JobError, JobState
+from notifier.model import (
+    Attempt,
+    Claim,
+    Endpoint,
+    EventRecord,
+    Job,
+    JobError,
+    JobState,
+    Suppression,
+    SuppressionReason,
+)
 
 WINDOW_BYTES = 16 * 1024**2
 """How much event data one claim may bring into memory; reaching it ends a claim early."""
@@ -58,6 +68,11 @@ class Settlement(Struct, frozen=True, kw_only=True):
     destination: str | None = None
     """Set when it was made out only now; `lane` is set with it."""
     lane: str | None = None
+    content: bytes | None = None
+    """What was sent, where it can't be known whether it arrived: kept until the job is finished or requeued.
+
+    A settle to PENDING without it leaves what is kept as it was; to any other state it forgets that.
+    """
 
 
 class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +95,13 @@ class JobPage(Struct, frozen=True):
     """Jobs, newest first, and the position to go on from (None at the end)."""
 
     jobs: list[Job]
+    next_position: int | None
+
+
+class SuppressionPage(Struct, frozen=True):
+    """Suppressions, the last added first, and the position to go on from (None at the end)."""
+
+    suppressions: list[Suppression]
     next_position: int | None
 
 
@@ -158,6 +180,22 @@ class Store(Protocol):
     async def settle(self, settlement: Settlement) -> bool:
         """Write down what became of a claimed job. False: the claim is no longer ours, nothing is changed."""
 
+    async def kept_content(self, job_id: str) -> bytes | None:
+        """Return what an attempt of unknown outcome sent; None where nothing is kept (`Job.kept`)."""
+
+    async def suppressed(self, channel: str, recipient: str, category: str | None) -> Suppression | None:
+        """Return why nothing of a category may be sent to a recipient; None: it may.
+
+        The suppression of everything goes before that of the category. Without a category, only the former
+        counts.
+        """
+
+    async def count_bounce(self, channel: str, recipient: str, now: float) -> int:
+        """Count one more refusal for good; returns how many there were since the last that was forgotten."""
+
+    async def forget_bounces(self, channel: str, recipient: str) -> None:
+        """Count a recipient's refusals from nothing again. Costs no write where none was counted."""
+
     async def renew(self, claims: Sequence[tuple[str, int]], until: float) -> None:
         """Extend claims (job id, fence) that are still held."""
 
@@ -184,8 +222,37 @@ class Store(Protocol):
     async def failures(self, wanted: JobFilter) -> list[FailureGroup]:
         """Group FAILED jobs by cause, the largest group first."""
 
+    async def recent(self, template: str, limit: int) -> list[tuple[Job, EventRecord]]:
+        """Return the newest jobs of a template with their events, the newest first.
+
+        Of the jobs of one event that differ only in whom they go to, the newest.
+        """
+
+    async def add_suppression(self, suppression: Suppression) -> bool:
+        """Send nothing more to a recipient. False: that was so already, and stands as it was."""
+
+    async def drop_suppression(self, channel: str, recipient: str, category: str | None) -> bool:
+        """Forget the suppression of just this category, or of everything. False: there was none."""
+
+    async def suppressions(
+        self,
+        *,
+        limit: int,
+        channel: str | None = None,
+        recipient: str | None = None,
+        reason: SuppressionReason | None = None,
+        after: int | None = None,
+    ) -> SuppressionPage:
+        """Return a page of suppressions, the last added first, from after a position.
+
+        What is None doesn't narrow; a recipient is meant exactly as it is kept.
+        """
+
     async def requeue(self, job_id: str, now: float) -> Job:
-        """Make a job PENDING, due now, its attempts unspent. Raises NotFoundError, IllegalTransitionError."""
+        """Make a job PENDING, due now, its attempts unspent, nothing that was sent kept.
+
+        Raises NotFoundError, IllegalTransitionError.
+        """
 
     async def cancel(self, job_id: str, now: float) -> Job:
         """Withdraw a PENDING job. Raises NotFoundError, IllegalTransitionError."""
@@ -223,7 +290,8 @@ class Store(Protocol):
     async def prune(self, *, completed_before: float, failed_before: float, limit: int) -> int:
         """Delete up to `limit` finished jobs, and events that are left without jobs; returns how many jobs.
 
-        An event that never had a job goes as its `created_at` passes `completed_before`.
+        An event that never had a job goes as its `created_at` passes `completed_before`; counted bounces, as
+        the last of them passes `failed_before`.
         """
 
     async def checkpoint(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from notifier.model import Attempt, Claim, EventRecord, Job, JobError, JobState, Outcome, Timings
+from notifier.model import Addressed, Attempt, Claim, EventRecord, Job, JobError, JobState, Outcome, Timings
 from notifier.store.base import FailureGroup, JobFilter, Replay, Settlement
 
 encode = msgspec.json.encode
@@ -90,6 +90,9 @@ class JobRow(Struct, frozen=True, array_like=True):
     error_message: str | None
     created_at: int
     updated_at: int
+    category: str | None
+    addressed: Addressed | None
+    kept: int
 
     def job(self) -> Job:
         """The job that this row holds."""
@@ -114,6 +117,9 @@ class JobRow(Struct, frozen=True, array_like=True):
             error=_maybe_error(self.error_code, self.error_message),
             created_at=seconds(self.created_at),
             updated_at=seconds(self.updated_at),
+            category=self.category,
+            addressed=self.addressed,
+            kept=bool(self.kept),
         )
 
 
@@ -149,6 +155,7 @@ class _AttemptRow(Struct, frozen=True, array_like=True):
     error_message: str | None
     response: str | None
     timings: _TimingsRow | None
+    via: str | None
 
     def attempt(self) -> Attempt:
         return Attempt(
@@ -159,6 +166,7 @@ class _AttemptRow(Struct, frozen=True, array_like=True):
             error=_maybe_error(self.error_code, self.error_message),
             response=self.response,
             timings=None if self.timings is None else self.timings.timings(),
+            via=self.via,
         )
 
 
@@ -182,6 +190,7 @@ class _ReplayRow(Struct, frozen=True, array_like=True):
 
 
 _claims = msgspec.json.Decoder(list[tuple[JobRow, EventRow]])
+_job_and_event = msgspec.json.Decoder(tuple[JobRow, EventRow])
 _job = msgspec.json.Decoder(JobRow)
 _event = msgspec.json.Decoder(EventRow)
 _attempt = msgspec.json.Decoder(_AttemptRow)
@@ -192,6 +201,12 @@ _replay = msgspec.json.Decoder(_ReplayRow)
 def claims_from(text: str) -> list[Claim]:
     """Read what the query `claimed` answers."""
     return [Claim(job.job(), event.record()) for job, event in _claims.decode(text)]
+
+
+def job_and_event_from(text: str) -> tuple[Job, EventRecord]:
+    """Read a job's columns and its event's."""
+    job, event = _job_and_event.decode(text)
+    return job.job(), event.record()
 
 
 def job_from(text: str) -> Job:
@@ -276,11 +291,13 @@ def job_values(seq: int, event_seq: int, job: Job, cause: str | None) -> tuple[A
         cause,
         micros(job.created_at),
         micros(job.updated_at),
+        job.category,
+        None if job.addressed is None else json_text(job.addressed),
     )
 
 
 def settlement_values(settled: Settlement) -> tuple[Any, ...]:
-    """What the queries `stale` and `settle` take of a settlement, in order."""
+    """What the queries `stale_or_kept` and `settle` take of a settlement, in order."""
     error = settled.error
     return (
         settled.job_id,
@@ -309,6 +326,7 @@ def attempt_values(settled: Settlement, attempt: Attempt) -> tuple[Any, ...]:
         error.message if error else None,
         attempt.response,
         None if attempt.timings is None else _timings_text(attempt.timings),
+        attempt.via,
     )
 
 

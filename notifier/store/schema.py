@@ -6,7 +6,7 @@ from pathlib import Path
 from notifier.errors import StoreTooNewError
 from notifier.store import sql
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def begin(database: sqlite3.Connection, path: Path) -> None:

@@ -13,8 +13,18 @@ from notifier.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from notifier.model import CANCELLABLE, REQUEUEABLE, Attempt, Endpoint, EventRecord, Job, JobState
-from notifier.store import rows, schema
+from notifier.model import (
+    CANCELLABLE,
+    REQUEUEABLE,
+    Attempt,
+    Endpoint,
+    EventRecord,
+    Job,
+    JobState,
+    Suppression,
+    SuppressionReason,
+)
+from notifier.store import kept, rows, schema, suppressions
 from notifier.store.adding import Adding
 from notifier.store.base import (
     Added,
@@ -25,6 +35,7 @@ from notifier.store.base import (
     Replay,
     Settlement,
     Submission,
+    SuppressionPage,
 )
 from notifier.store.claiming import Claiming
 from notifier.store.endpoints import all_endpoints, check_endpoint, endpoint_values
@@ -33,7 +44,6 @@ from notifier.store.queries import (
     SQL,
     event_with_jobs,
     filtered,
-    insert_rows,
     job_of,
     mark_claimed,
     read,
@@ -42,9 +52,11 @@ from notifier.store.queries import (
 from notifier.store.resealing import seal_anew, tidy
 from notifier.store.rows import json_text, micros
 from notifier.store.sealing import Sealer
+from notifier.store.settling import settle_all
 from notifier.store.writer import Connection, GroupWriter
 
 _ROWS_A_PRUNE = 20_000
+_PAGE_BYTES = 4096
 _PRAGMAS = (
     "PRAGMA busy_timeout = 5000",
     "PRAGMA foreign_keys = ON",
@@ -78,8 +90,12 @@ class _Run(msgspec.Struct):
 
 
 def _weigh(operation: _Add | _Settle | _Run) -> int:
-    """About how many rows an operation writes."""
-    return len(operation.submissions) if isinstance(operation, _Add) else 1
+    """About how many rows an operation writes; of what it keeps, each page is one."""
+    if isinstance(operation, _Add):
+        return len(operation.submissions)
+    if isinstance(operation, _Settle) and operation.settlement.content is not None:
+        return 1 + len(operation.settlement.content) // _PAGE_BYTES
+    return 1
 
 
 class SqliteStore:
@@ -191,7 +207,7 @@ class SqliteStore:
             added = Adding(self._next_seqs, database).add_all([each.submissions for _, each in adds])
             results.update(zip((index for index, _ in adds), added, strict=True))
         if settles:
-            settled = _settle_all(database, [each.settlement for _, each in settles])
+            settled = settle_all(database, [each.settlement for _, each in settles])
             results.update(zip((index for index, _ in settles), settled, strict=True))
         for index, each in enumerate(operations):
             if isinstance(each, _Run):
@@ -256,6 +272,28 @@ class SqliteStore:
         settled: bool = await self._submit(_Settle(settlement))
         return settled
 
+    async def kept_content(self, job_id: str) -> bytes | None:
+        """See `Store.kept_content`."""
+        return await self._read(lambda database: kept.content_of(database, job_id))
+
+    async def suppressed(self, channel: str, recipient: str, category: str | None) -> Suppression | None:
+        """See `Store.suppressed`."""
+        return await self._read(
+            lambda database: suppressions.covering(database, channel, recipient, category)
+        )
+
+    async def count_bounce(self, channel: str, recipient: str, now: float) -> int:
+        """See `Store.count_bounce`."""
+        count: int = await self._write(
+            lambda database: suppressions.count_bounce(database, channel, recipient, now)
+        )
+        return count
+
+    async def forget_bounces(self, channel: str, recipient: str) -> None:
+        """See `Store.forget_bounces`. Asked for at every delivery: a look costs no sync."""
+        if await self._read(lambda database: suppressions.has_bounced(database, channel, recipient)):
+            await self._write(lambda database: suppressions.forget_bounces(database, channel, recipient))
+
     async def renew(self, claims: Sequence[tuple[str, int]], until: float) -> None:
         """See `Store.renew`."""
         values = {"claims": json_text(claims), "until": micros(until)}
@@ -311,12 +349,18 @@ class SqliteStore:
         found = await self._read(lambda database: database.execute(query, values).fetchall())
         return [rows.failure_from(text) for (text,) in found]
 
+    async def recent(self, template: str, limit: int) -> list[tuple[Job, EventRecord]]:
+        """See `Store.recent`."""
+        values = {"template": template, "limit": limit}
+        found = await self._read(lambda database: database.execute(SQL["recent"], values).fetchall())
+        return [rows.job_and_event_from(text) for (text,) in found]
+
     async def requeue(self, job_id: str, now: float) -> Job:
         """See `Store.requeue`."""
 
         def requeue(database: sqlite3.Connection) -> Job:
             seq = seq_in_state(database, job_id, REQUEUEABLE, "requeued")
-            database.execute(SQL["requeue"], {"seqs": json_text([seq]), "now": micros(now)})
+            _move(database, "requeue", json_text([seq]), now)
             return job_of(database, job_id)
 
         job: Job = await self._write(requeue)
@@ -327,7 +371,7 @@ class SqliteStore:
 
         def cancel(database: sqlite3.Connection) -> Job:
             seq = seq_in_state(database, job_id, CANCELLABLE, "cancelled")
-            database.execute(SQL["cancel"], {"seqs": json_text([seq]), "now": micros(now)})
+            _move(database, "cancel", json_text([seq]), now)
             return job_of(database, job_id)
 
         job: Job = await self._write(cancel)
@@ -339,8 +383,7 @@ class SqliteStore:
 
         def requeue(database: sqlite3.Connection) -> list[str]:
             found = msgspec.json.decode(database.execute(query, values | {"limit": limit}).fetchone()[0])
-            seqs = json_text([seq for seq, _ in found])
-            database.execute(SQL["requeue"], {"seqs": seqs, "now": micros(now)})
+            _move(database, "requeue", json_text([seq for seq, _ in found]), now)
             return [job_id for _, job_id in found]
 
         requeued: list[str] = await self._write(requeue)
@@ -352,10 +395,37 @@ class SqliteStore:
 
         def cancel(database: sqlite3.Connection) -> int:
             (seqs,) = database.execute(query, values | {"limit": limit}).fetchone()
-            return database.execute(SQL["cancel"], {"seqs": seqs, "now": micros(now)}).rowcount
+            return _move(database, "cancel", seqs, now)
 
         cancelled: int = await self._write(cancel)
         return cancelled
+
+    async def add_suppression(self, suppression: Suppression) -> bool:
+        """See `Store.add_suppression`."""
+        added: bool = await self._write(lambda database: suppressions.add(database, suppression))
+        return added
+
+    async def drop_suppression(self, channel: str, recipient: str, category: str | None) -> bool:
+        """See `Store.drop_suppression`."""
+        dropped: bool = await self._write(
+            lambda database: suppressions.drop(database, channel, recipient, category)
+        )
+        return dropped
+
+    async def suppressions(
+        self,
+        *,
+        limit: int,
+        channel: str | None = None,
+        recipient: str | None = None,
+        reason: SuppressionReason | None = None,
+        after: int | None = None,
+    ) -> SuppressionPage:
+        """See `Store.suppressions`."""
+        narrowed = {"channel": channel, "recipient": recipient, "reason": reason}
+        return await self._read(
+            lambda database: suppressions.page(database, narrowed, limit=limit, after=after)
+        )
 
     async def add_endpoint(self, endpoint: Endpoint) -> None:
         """See `Store.add_endpoint`."""
@@ -426,6 +496,7 @@ class SqliteStore:
         found = read(database, "old_events", after=self._pruned_events, scan=_ROWS_A_PRUNE, before=before)
         self._pruned_events, unrouted = _going(found, limit)
         database.execute(SQL["delete_events"], {"seqs": json_text([*emptied, *unrouted])})
+        database.execute(SQL["delete_bounces"], {"before": cutoffs["failed_before"], "limit": limit})
         return len(jobs), not self._pruned_jobs and not self._pruned_events
 
     async def checkpoint(self) -> None:
@@ -445,6 +516,12 @@ class SqliteStore:
         return self._sealer.open(value, "setting", name) if secret else value
 
 
+def _move(database: sqlite3.Connection, query: str, seqs: str, now: float) -> int:
+    """Requeue or cancel jobs (row numbers, as JSON), and forget what is kept of them; returns how many."""
+    kept.forget(database, seqs)
+    return database.execute(SQL[query], {"seqs": seqs, "now": micros(now)}).rowcount
+
+
 def _going(found: tuple[int | None, bool, list[int]], limit: int) -> tuple[int, list[int]]:
     """Take up to `limit` of the rows that may go, and where to look on: 0, the head, after the last."""
     last, once_round, seqs = found
@@ -462,24 +539,3 @@ def _own_fault(work: Work, database: sqlite3.Connection) -> Any:
         return work(database)
     except (NotFoundError, IllegalTransitionError, IdempotencyConflictError) as error:
         return error
-
-
-def _settle_all(database: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[bool]:
-    values = [rows.settlement_values(each) for each in settlements]
-    stale = set(read(database, "stale", settlements=json_text(values)))
-    firsts: dict[str, int] = {}
-    for index, each in enumerate(settlements):
-        if index not in stale and firsts.setdefault(each.job_id, index) != index:
-            stale.add(index)  # settled earlier in this very batch
-    live = sorted(firsts.values())
-    attempts = []
-    for index in live:
-        settled = settlements[index]
-        if settled.attempt is not None:
-            attempts.append(rows.attempt_values(settled, settled.attempt))
-        if settled.destination is not None:  # before the state: a COMPLETED job has a destination
-            made_out = {"id": settled.job_id, "destination": settled.destination, "lane": settled.lane}
-            database.execute(SQL["make_out"], made_out)
-    database.execute(SQL["settle"], {"settlements": json_text([values[index] for index in live])})
-    insert_rows(database, "insert_attempts", attempts)
-    return [index not in stale for index in range(len(values))]

@@ -723,7 +723,7 @@ OF_THE_WORKERS = (
     "claim",
     "claimed",
     "claimable",
-    "stale",
+    "stale_or_kept",
     "settle",
     "renew",
     "rescue",

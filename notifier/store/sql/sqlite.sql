@@ -8,7 +8,8 @@ event.fingerprint, event.deliver_at
 -- name: job_columns
 job.id, event.id, event.type, event.tenant, job.channel, job.route, job.endpoint, job.destination,
 job.template, job.locale, job.lane, job.priority, job.status, job.attempts, job.max_attempts,
-job.next_attempt_at, job.claim, job.error_code, job.error_message, job.created_at, job.updated_at
+job.next_attempt_at, job.claim, job.error_code, job.error_message, job.created_at, job.updated_at,
+job.category, json(job.addressed), job.kept
 
 -- name: last_seqs
 SELECT json_array(
@@ -24,7 +25,8 @@ INSERT INTO event (
 -- name: insert_jobs
 INSERT INTO job (
     seq, id, event_seq, channel, route, endpoint, destination, template, locale, lane, priority, status,
-    attempts, max_attempts, next_attempt_at, claim, error_code, error_message, cause, created_at, updated_at
+    attempts, max_attempts, next_attempt_at, claim, error_code, error_message, cause, created_at, updated_at,
+    category, addressed
 ) VALUES
 
 -- name: known_keys
@@ -99,12 +101,15 @@ SELECT json_group_array(json_array(seq, id, claim + 1))
 FROM job
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'PENDING' AND next_attempt_at <= :now
 
--- name: stale
--- Which of these settlements come under a claim that is no longer theirs.
-SELECT json_group_array(wanted.key)
+-- name: stale_or_kept
+-- Of these settlements, those that come under a claim that is no longer theirs (with NULL), and those of
+-- which something is kept (with the job's row number): nearly all are neither.
+SELECT json_group_array(json_array(wanted.key, CASE
+    WHEN job.claim IS json_extract(wanted.value, '$[1]') AND job.status = 'PROCESSING' THEN job.seq
+END))
 FROM json_each(:settlements) AS wanted
 LEFT JOIN job ON job.id = json_extract(wanted.value, '$[0]')
-WHERE job.claim IS NOT json_extract(wanted.value, '$[1]') OR job.status <> 'PROCESSING'
+WHERE job.claim IS NOT json_extract(wanted.value, '$[1]') OR job.status <> 'PROCESSING' OR job.kept
 
 -- name: settle
 UPDATE job
@@ -123,10 +128,25 @@ WHERE job.id = json_extract(wanted.value, '$[0]')
 -- Apart from `settle`, which runs for every job: naming the lane there would have its index looked after.
 UPDATE job SET destination = :destination, lane = :lane WHERE id = :id
 
+-- name: keep_content
+REPLACE INTO kept (job_seq, content) SELECT seq, :content FROM job WHERE id = :id
+
+-- name: mark_kept
+UPDATE job SET kept = 1 WHERE id = :id
+
+-- name: forget_content
+DELETE FROM kept WHERE job_seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: unmark_kept
+UPDATE job SET kept = 0 WHERE seq IN (SELECT value FROM json_each(:seqs)) AND kept
+
+-- name: kept_content
+SELECT content FROM kept WHERE job_seq = (SELECT seq FROM job WHERE id = :id)
+
 -- name: insert_attempts
 INSERT INTO attempt (
     job_id, claim, started_at, duration_us, outcome, status_code, error_code, error_message, response,
-    timings
+    timings, via
 ) VALUES
 
 -- name: renew
@@ -146,7 +166,7 @@ SELECT json_array({job_columns}) FROM job JOIN event ON event.seq = job.event_se
 
 -- name: attempts
 SELECT json_array(
-    started_at, duration_us, outcome, status_code, error_code, error_message, response, json(timings)
+    started_at, duration_us, outcome, status_code, error_code, error_message, response, json(timings), via
 )
 FROM attempt
 WHERE job_id = :id
@@ -247,6 +267,19 @@ UPDATE job
 SET status = 'CANCELLED', next_attempt_at = NULL, claim = claim + 1, updated_at = :now
 WHERE seq IN (SELECT value FROM json_each(:seqs))
 
+-- name: recent
+-- Of an event that has several such jobs, the newest.
+SELECT json_array(json_array({job_columns}), json_array({event_columns}))
+FROM job JOIN event ON event.seq = job.event_seq
+WHERE job.template = :template
+  AND NOT EXISTS (
+      SELECT 1 FROM job AS later
+      WHERE later.event_seq = job.event_seq AND later.seq > job.seq
+        AND later.template = job.template AND later.locale IS job.locale
+  )
+ORDER BY job.seq DESC
+LIMIT :limit
+
 -- name: state_of_job
 SELECT json_array(seq, status) FROM job WHERE id = :id
 
@@ -303,6 +336,58 @@ SELECT json_array(
     WHERE seq > :after
     ORDER BY seq
     LIMIT :scan
+)
+
+-- name: suppression_columns
+channel, recipient, category, reason, detail, job_id, created_at
+
+-- name: add_suppression
+INSERT INTO suppression ({suppression_columns})
+VALUES (:channel, :recipient, :category, :reason, :detail, :job_id, :created_at)
+ON CONFLICT DO NOTHING
+
+-- name: drop_suppression
+DELETE FROM suppression WHERE recipient = :recipient AND channel = :channel AND category IS :category
+
+-- name: suppressed
+-- The one that covers everything, before one of just this category.
+SELECT json_array({suppression_columns})
+FROM suppression
+WHERE recipient = :recipient AND channel = :channel AND (category IS NULL OR category = :category)
+ORDER BY category
+LIMIT 1
+
+-- name: suppressions
+SELECT seq, json_array({suppression_columns})
+FROM suppression
+WHERE seq < :after {conditions}
+ORDER BY seq DESC
+LIMIT :limit
+
+-- name: suppressions_channel
+AND channel = :channel
+
+-- name: suppressions_recipient
+AND recipient = :recipient
+
+-- name: suppressions_reason
+AND reason = :reason
+
+-- name: count_bounce
+INSERT INTO bounce (recipient, channel, count, last_at) VALUES (:recipient, :channel, 1, :now)
+ON CONFLICT DO UPDATE SET count = count + 1, last_at = excluded.last_at
+RETURNING count
+
+-- name: has_bounced
+SELECT 1 FROM bounce WHERE recipient = :recipient AND channel = :channel
+
+-- name: forget_bounces
+DELETE FROM bounce WHERE recipient = :recipient AND channel = :channel
+
+-- name: delete_bounces
+DELETE FROM bounce
+WHERE (recipient, channel) IN (
+    SELECT recipient, channel FROM bounce WHERE last_at < :before ORDER BY last_at LIMIT :limit
 )
 
 -- name: keep_setting

@@ -41,6 +41,10 @@ CREATE TABLE job (
     cause           TEXT,
     created_at      INTEGER NOT NULL,
     updated_at      INTEGER NOT NULL,
+    category        TEXT,
+    addressed       TEXT,
+    kept            INTEGER NOT NULL DEFAULT 0
+                    CHECK (kept = 0 OR (kept = 1 AND status IN ('PENDING', 'PROCESSING'))),
     CHECK ((status = 'PENDING') = (next_attempt_at IS NOT NULL)),
     CHECK ((status = 'PROCESSING') = (claimed_until IS NOT NULL)),
     CHECK ((status = 'FAILED') = (cause IS NOT NULL)),
@@ -49,6 +53,7 @@ CREATE TABLE job (
 ) STRICT;
 
 CREATE INDEX job_by_event ON job (event_seq);
+CREATE INDEX job_by_template ON job (template, seq) WHERE template IS NOT NULL;
 
 -- Each of these holds only the jobs of one state, so none grows with what is finished.
 CREATE INDEX job_by_lane ON job (priority, lane, next_attempt_at) WHERE status = 'PENDING';
@@ -69,6 +74,7 @@ CREATE TABLE attempt (
     error_message TEXT,
     response      TEXT,
     timings       TEXT,
+    via           TEXT,
     PRIMARY KEY (job_id, claim)
 ) STRICT, WITHOUT ROWID;
 
@@ -109,3 +115,36 @@ CREATE TABLE endpoint (
     created_at       INTEGER NOT NULL,
     updated_at       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What an attempt of unknown outcome sent, to send just that again: a row exactly where `job.kept` is 1.
+CREATE TABLE kept (
+    job_seq INTEGER PRIMARY KEY REFERENCES job (seq) ON DELETE CASCADE,
+    content BLOB NOT NULL
+) STRICT;
+
+-- Whom nothing more is sent to, of one category or (without one) at all.
+CREATE TABLE suppression (
+    seq        INTEGER PRIMARY KEY,
+    channel    TEXT NOT NULL,
+    recipient  TEXT NOT NULL,
+    category   TEXT,
+    reason     TEXT NOT NULL CHECK (reason IN ('unsubscribed', 'bounced', 'complained', 'manual')),
+    detail     TEXT,
+    job_id     TEXT,
+    created_at INTEGER NOT NULL,
+    UNIQUE (recipient, channel, category)
+) STRICT;
+
+-- The key above takes two rows without a category for two, as NULL equals nothing.
+CREATE UNIQUE INDEX suppression_of_all ON suppression (recipient, channel) WHERE category IS NULL;
+
+-- How often a recipient was refused for good since something last came through to it.
+CREATE TABLE bounce (
+    recipient TEXT NOT NULL,
+    channel   TEXT NOT NULL,
+    count     INTEGER NOT NULL CHECK (count >= 1),
+    last_at   INTEGER NOT NULL,
+    PRIMARY KEY (recipient, channel)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX bounce_by_age ON bounce (last_at);
