@@ -78,6 +78,8 @@ def _compiling(key: str, problem: str) -> Iterator[None]:
         yield
     except TemplateSyntaxError as error:
         raise ConfigError(key, f"{problem}: {error.message}") from None
+    except (RecursionError, SyntaxError, MemoryError):  # of Jinja2's compiler or of Python's
+        raise ConfigError(key, f"{problem} that can be compiled: it nests too deep") from None
 
 
 def _refuse_unknown_names(key: str, tree: nodes.Template) -> None:

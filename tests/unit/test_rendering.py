@@ -835,6 +835,25 @@ def test_a_condition_that_can_never_be_told_is_an_error_of_the_configuration(sou
     assert raised.value.key == "routes[2].when"
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "(" * 1000 + "1" + ")" * 1000,
+        "not " * 500 + "1",
+        "-" * 2000 + "1",
+        "1+" * 1000 + "1",
+        "[" * 95 + "]" * 95,
+    ],
+    ids=["parentheses", "not", "minus", "plus", "brackets"],
+)
+def test_what_nests_too_deep_to_be_compiled_is_an_error_of_the_configuration(source: str) -> None:
+    """Told as any other, with its place; what just compiles today may not where the stack is deeper."""
+    with pytest.raises(ConfigError, match="nests too deep"):
+        Condition(source, "routes[0].when")
+    with pytest.raises(ConfigError, match="nests too deep"):
+        Text(f"{{{{ {source} }}}}", "routes[0].to")
+
+
 # The mail that ships ---------------------------------------------------------------------------------
 
 

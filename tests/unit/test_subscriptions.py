@@ -270,6 +270,16 @@ def test_a_when_that_fails_gives_a_job_that_is_born_failed(when: str, says: str)
     assert other.status is JobState.PENDING
 
 
+def test_a_condition_that_can_not_be_compiled_any_more_fails_its_own_job_alone() -> None:
+    """It was taken where the stack was less deep, say: events go on to all the others."""
+    condition.cache_clear()
+    bad, good = endpoint(when="(" * 1000 + "1" + ")" * 1000), endpoint(created_at=NOW + 1)
+    failed, fine = jobs(subscribed(bad, good))
+    assert failed.error is not None
+    assert (failed.endpoint, failed.error.code) == (bad.id, "condition_error")
+    assert (fine.endpoint, fine.error) == (good.id, None)
+
+
 def test_many_different_conditions_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten thousand endpoints, each with its own: an event finds them compiled by the one before it."""
     compiled: list[str] = []
