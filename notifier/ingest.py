@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from notifier.errors import Fault, InvalidEventError
-from notifier.model import MAX_DATA_DEPTH, Delivery, Event, IdempotencyKey
+from notifier.model import MAX_DATA_DEPTH, MAX_RECIPIENTS, Delivery, Event, IdempotencyKey
 
 MAX_EVENTS = 1000
 """How many events one array may hold."""
@@ -65,6 +65,7 @@ _EXPECTED = {
     "tenant": "expected 1 to 128 printable ASCII characters, without spaces",
     "idempotency_key": "expected 1 to 512 printable ASCII characters",
     "locale": "expected 1 to 35 of A-Z a-z 0-9 _ -",
+    "category": "expected 1 to 64 of a-z 0-9 _ -, beginning with a letter or a digit",
     "priority": 'expected "high", "normal" or "low"',
 }
 """What to say in place of a regular expression."""
@@ -230,8 +231,14 @@ def _delivery_faults(pointer: str, delivery: Delivery) -> Iterable[Fault]:
         yield Fault(f"{pointer}/{wanted}", "is missing: this channel needs it")
     if getattr(delivery, refused) is not None:
         yield Fault(f"{pointer}/{refused}", f"this channel takes {wanted!r} instead")
-    if delivery.channel == "email" and delivery.template is None:
+    if delivery.channel != "email":
+        for name in ("cc", "bcc", "category"):
+            if getattr(delivery, name) is not UNSET:
+                yield Fault(f"{pointer}/{name}", "only an email has one")
+    elif delivery.template is None:
         yield Fault(f"{pointer}/template", "is missing: an email needs one")
+    if (count := delivery.recipients) > MAX_RECIPIENTS:
+        yield Fault(pointer, f"expected at most {MAX_RECIPIENTS} recipients in to, cc and bcc, got {count}")
 
 
 def _repeated_field(text: bytes) -> str | None:

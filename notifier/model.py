@@ -10,10 +10,14 @@ from enum import IntEnum, StrEnum
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 MAX_DATA_DEPTH = 64
 """How deep `data` may nest: JSON that goes deeper is refused before it is read."""
+MAX_RECIPIENTS = 100
+"""How many a route or a delivery may go to, those of `to`, `cc` and `bcc` together."""
+CATEGORY = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
+"""What the name of a category looks like; for `match`."""
 
 EventType = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.\-/]{1,128}\Z", description="e.g. `user.signup`")]
 Tenant = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}\Z", description="whose event this is")]
@@ -21,6 +25,10 @@ IdempotencyKey = Annotated[
     str,
     Meta(pattern=r"^[\x20-\x7e]{1,512}\Z", description="the same key never causes a second event"),
 ]
+Destination = Annotated[str, Meta(min_length=1, max_length=2048)]
+Recipients = Destination | Annotated[list[Destination], Meta(min_length=1, max_length=MAX_RECIPIENTS)]
+"""One recipient, or several: each string is one."""
+Category = Annotated[str, Meta(pattern=CATEGORY, description="what recipients can unsubscribe from")]
 
 
 class JobState(StrEnum):
@@ -80,18 +88,26 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One delivery that an event asks for by itself, beside those its routes cause."""
 
     channel: Annotated[str, Meta(min_length=1, max_length=64, description="`email`, `webhook`, a plugin's")]
-    to: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
-    """The recipient, for every channel but `webhook`."""
-    url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    to: Recipients | None = None
+    """Whom it goes to, for every channel but `webhook`: a delivery each."""
+    # Unset, and not null, so that what was posted before there were these has the same fingerprint still.
+    cc: Recipients | UnsetType = UNSET
+    """Who else the mail goes to, and is told to; for `email` alone."""
+    bcc: Recipients | UnsetType = UNSET
+    """Who else the mail goes to, which no one is told; for `email` alone."""
+    url: Destination | None = None
     """The receiver's address, for `webhook`."""
     template: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     locale: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_\-]{1,35}\Z")] | None = None
+    category: Category | UnsetType = UNSET
+    """What kind of mail it is to its recipients, who can unsubscribe from it; for `email` alone."""
     priority: Annotated[str, Meta(pattern=r"^(high|normal|low)\Z")] = "normal"
 
     @property
-    def destination(self) -> str | None:
-        """Where it goes, whichever word the channel uses for it."""
-        return self.url if self.url is not None else self.to
+    def recipients(self) -> int:
+        """How many it goes to."""
+        given = (self.to, self.cc, self.bcc)
+        return sum(1 if isinstance(each, str) else len(each) for each in given if each)
 
 
 class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,6 +144,8 @@ class Addressed(Struct, frozen=True, kw_only=True):
 
     to: tuple[str, ...] = ()
     cc: tuple[str, ...] = ()
+    place: str | None = None
+    """Of a job whose destination is not made out: which of its route's recipients it is for, as `cc[1]`."""
 
 
 class JobError(Struct, frozen=True):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from notifier.config.units import Duration, Size
+from notifier.model import Category
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -189,7 +190,7 @@ class Route(Section, frozen=True, kw_only=True):
     url: str | None = None
     template: str | None = None
     locale: str | None = None
-    category: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")] | None = None
+    category: Category | None = None
     """What kind of mail it is to its recipients, who can unsubscribe from it; None: they can't."""
     on_unknown: Literal["retry", "fail"] = "retry"
     """What becomes of a job of which it can't be known whether it arrived."""

@@ -175,8 +175,7 @@ class WorkerPool:
             job = msgspec.structs.replace(job, template=endpoint.template)
         if job.destination is not None:
             return job
-        destination, lane, locale = self._router.resolve(job, claim.event, claim.event.decoded_data())
-        return msgspec.structs.replace(job, destination=destination, lane=lane, locale=locale)
+        return self._router.resolve(job, claim.event, claim.event.decoded_data())
 
     async def _deliver(self, job: Job, claim: Claim, endpoint: Endpoint | None) -> Receipt:
         """Deliver, within the channel's time. One that returns no receipt is taken at its word."""

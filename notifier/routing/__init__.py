@@ -2,12 +2,14 @@
 
 from notifier.routing.destinations import MAX_DESTINATION, LaneOf
 from notifier.routing.patterns import OPERATIONAL, matches
+from notifier.routing.recipients import MAIL, key_of
 from notifier.routing.router import Router
 from notifier.routing.subscriptions import EXPLAINED, Explained, Subscriptions, condition, without_query
 from notifier.routing.verdicts import Verdict
 
 __all__ = [
     "EXPLAINED",
+    "MAIL",
     "MAX_DESTINATION",
     "OPERATIONAL",
     "Explained",
@@ -16,6 +18,7 @@ __all__ = [
     "Subscriptions",
     "Verdict",
     "condition",
+    "key_of",
     "matches",
     "without_query",
 ]

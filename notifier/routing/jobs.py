@@ -1,6 +1,6 @@
 """A job as it is born: PENDING, or FAILED where it can't be made out."""
 
-from notifier.model import EventRecord, Job, JobError, JobState, Priority, new_id
+from notifier.model import Addressed, EventRecord, Job, JobError, JobState, Priority, new_id
 
 
 def new_job(
@@ -17,6 +17,8 @@ def new_job(
     endpoint: str | None = None,
     template: str | None = None,
     locale: str | None = None,
+    category: str | None = None,
+    addressed: Addressed | None = None,
 ) -> Job:
     """A new job of an event: PENDING, or FAILED where there is an error already."""
     return Job(
@@ -30,6 +32,8 @@ def new_job(
         destination=destination,
         template=template,
         locale=locale,
+        category=category,
+        addressed=addressed,
         lane=lane,
         priority=priority,
         status=JobState.PENDING if error is None else JobState.FAILED,

@@ -1,7 +1,9 @@
 """All that an event causes: the jobs of its routes, of its own `deliver`, and of the endpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from msgspec import structs
 
 from notifier.config import Duration, Retry, Route
 from notifier.errors import Fault, InvalidEventError, Permanent
@@ -9,6 +11,7 @@ from notifier.model import Delivery, EventRecord, Job, Priority
 from notifier.routing.destinations import LaneOf, lane_by
 from notifier.routing.jobs import new_job
 from notifier.routing.patterns import matches
+from notifier.routing.recipients import Recipient, addressed, distinct, places
 from notifier.routing.routes import CompiledRoute, listed
 from notifier.routing.subscriptions import Subscriptions
 from notifier.routing.verdicts import Verdict
@@ -55,28 +58,29 @@ class Router:
         an endpoint's `when`.
         """
         asked = self._asked_for(event, deliver, now) if deliver else ()
-        routed = (each.job(event, data, now) for each in self._matching(event.type))
+        routed = (job for each in self._matching(event.type) for job in each.jobs(event, data, now))
         subscribed = self.subscriptions.jobs(
             event, data, now=now, max_attempts=len(self._default_schedule) + 1
         )
-        return (*(job for job in routed if job is not None), *asked, *subscribed)
+        return (*routed, *asked, *subscribed)
 
-    def resolve(self, job: Job, event: EventRecord, data: Mapping[str, Any]) -> tuple[str, str, str | None]:
-        """Make out the destination, lane and locale of a job that was born without.
+    def resolve(self, job: Job, event: EventRecord, data: Mapping[str, Any]) -> Job:
+        """Make out the destination of a job that was born without; returns the job with it.
 
-        Raises Permanent: `unknown_route` where the configuration has none of that name and channel any more,
-        `condition_false` where its `when` turns out not to hold, and what a job can be born FAILED with;
-        Withdrawn where its endpoint is gone.
+        Its lane, its locale and whom it is addressed to are made out with it. Raises Permanent:
+        `unknown_route` where the configuration has none of that name and channel any more,
+        `unknown_recipient` where the route no longer has the one it is for, `condition_false` where its
+        `when` turns out not to hold, and what a job can be born FAILED with; Withdrawn where its endpoint is
+        gone, or its recipient is another job's.
         """
         if job.endpoint is not None:
-            return self.subscriptions.resolve(job.endpoint, event, data)
+            destination, lane, locale = self.subscriptions.resolve(job.endpoint, event, data)
+            return structs.replace(job, destination=destination, lane=lane, locale=locale)
         found = self._routes.get(job.route or "")
         if found is None or found.route.channel != job.channel:
             problem = f"the configuration has no route {job.route!r} by {job.channel} any more"
             raise Permanent(problem, code="unknown_route")
-        if not found.wants(event, data):
-            raise Permanent(f"`when` is false: {found.route.when}", code="condition_false")
-        return found.made_out(event, data)
+        return found.resolve(job, event, data)
 
     def explain(self, event: EventRecord, data: Mapping[str, Any]) -> list[Verdict]:
         """For every route, whether it takes the event, and why not.
@@ -99,37 +103,49 @@ class Router:
         jobs: list[Job] = []
         faults: list[Fault] = []
         for index, delivery in enumerate(deliver):
-            fault = _fault_of(delivery, f"/deliver/{index}", self._lanes)
-            if fault is not None:
-                faults.append(fault)
+            try:
+                recipients = _recipients(delivery, f"/deliver/{index}", self._lanes)
+            except InvalidEventError as error:
+                faults += error.faults
             else:
-                jobs.append(self._asked(event, delivery, now))
+                jobs += self._asked(event, delivery, recipients, now)
         if faults:
             raise InvalidEventError(faults)
         return jobs
 
-    def _asked(self, event: EventRecord, delivery: Delivery, now: float) -> Job:
-        destination = delivery.destination or ""
-        return new_job(
-            event,
-            now,
-            channel=delivery.channel,
-            destination=destination,
-            lane=lane_by(self._lanes[delivery.channel], destination),
-            template=delivery.template,
-            locale=delivery.locale,
-            priority=Priority.named(delivery.priority),
-            max_attempts=len(self._default_schedule) + 1,
-        )
+    def _asked(
+        self, event: EventRecord, delivery: Delivery, recipients: Sequence[Recipient], now: float
+    ) -> Iterator[Job]:
+        told = addressed(delivery.channel, recipients)
+        for recipient in recipients:
+            yield new_job(
+                event,
+                now,
+                channel=delivery.channel,
+                destination=recipient.destination,
+                lane=recipient.lane,
+                template=delivery.template,
+                locale=delivery.locale,
+                category=delivery.category or None,
+                addressed=told,
+                priority=Priority.named(delivery.priority),
+                max_attempts=len(self._default_schedule) + 1,
+            )
 
 
-def _fault_of(delivery: Delivery, pointer: str, lanes: Mapping[str, LaneOf]) -> Fault | None:
-    """Whether an explicit delivery has a channel that there is, and a destination that it takes."""
+def _recipients(delivery: Delivery, pointer: str, lanes: Mapping[str, LaneOf]) -> list[Recipient]:
+    """Whom an explicit delivery goes to. Raises InvalidEventError for what is no channel or recipient."""
     lane_of = lanes.get(delivery.channel)
     if lane_of is None:
-        return Fault(f"{pointer}/channel", f"no channel {delivery.channel!r}; there are: {listed(lanes)}")
-    try:
-        lane_by(lane_of, delivery.destination or "")
-    except Permanent as error:
-        return Fault(f"{pointer}/{'to' if delivery.url is None else 'url'}", error.message)
-    return None
+        problem = f"no channel {delivery.channel!r}; there are: {listed(lanes)}"
+        raise InvalidEventError([Fault(f"{pointer}/channel", problem)])
+    found: list[Recipient] = []
+    faults: list[Fault] = []
+    for place, step, destination in places(delivery):
+        try:
+            found.append(Recipient(place, destination, lane_by(lane_of, destination)))
+        except Permanent as error:
+            faults.append(Fault(pointer + step, error.message))
+    if faults:
+        raise InvalidEventError(faults)
+    return distinct(delivery.channel, found)

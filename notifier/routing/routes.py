@@ -1,17 +1,20 @@
 """A route of the configuration, its Jinja2 compiled, and the jobs it makes of events."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from notifier.config import Duration, Route
-from notifier.errors import ConfigError, Permanent
-from notifier.model import EventRecord, Job, JobError, Priority
+from msgspec import structs
+
+from notifier.config import Duration, Route, several
+from notifier.errors import ConfigError, Permanent, Withdrawn
+from notifier.model import Addressed, EventRecord, Job, JobError, Priority
 from notifier.rendering import Condition, Text
 from notifier.retry import printable
 from notifier.routing.destinations import LaneOf, lane_by
 from notifier.routing.jobs import new_job
 from notifier.routing.patterns import matches
+from notifier.routing.recipients import Place, Recipient, addressed, distinct
 from notifier.routing.verdicts import Verdict, by_condition
 
 _LOCALE = re.compile(r"[A-Za-z0-9_-]{1,35}")
@@ -30,7 +33,7 @@ class CompiledRoute:
         self.lane_of = lanes[route.channel]
         self.priority = Priority.named(route.priority)
         self.max_attempts = len(schedule) + 1
-        self.destination = Text(route.destination, f"{key}.{'url' if route.url else 'to'}")
+        self.recipients = dict(_recipients(route, key))
         self.locale = Text(route.locale, f"{key}.locale") if route.locale else None
         self.when = Condition(route.when, f"{key}.when") if route.when else None
 
@@ -38,36 +41,102 @@ class CompiledRoute:
         """Whether its `when` holds. Raises Permanent where that can't be said."""
         return self.when is None or self.when.holds(event, data)
 
-    def made_out(self, event: EventRecord, data: Mapping[str, Any]) -> tuple[str, str, str | None]:
-        """Destination, lane and locale of an event's job. Raises Permanent where they can't be made out."""
-        destination = self.destination.render(event, data)
-        lane = lane_by(self.lane_of, destination)
-        locale = self.locale.render(event, data) if self.locale else ""
-        return destination, lane, locale if _LOCALE.fullmatch(locale) else None
+    def jobs(self, event: EventRecord, data: Mapping[str, Any], now: float) -> list[Job]:
+        """The jobs that an event of a type it takes causes, one a recipient; none where its `when` is false.
 
-    def job(self, event: EventRecord, data: Mapping[str, Any], now: float) -> Job | None:
-        """The job that an event of a type it takes causes; None where its `when` is false."""
-        route, error = self.route, None
-        destination, lane, locale = None, route.channel, None
+        What keeps a recipient from being made out is its job's error, which is born FAILED.
+        """
+        locale = None
         try:
             if not self.wants(event, data):
-                return None
-            destination, lane, locale = self.made_out(event, data)
-        except Permanent as raised:
-            error = JobError(raised.code, printable(raised.message))
+                return []
+            locale = self._locale_of(event, data)
+        except Permanent as error:
+            found = [Recipient(place, None, self.route.channel, error) for place in self.recipients]
+        else:
+            found = distinct(self.route.channel, self._found(event, data))
+        told = addressed(self.route.channel, found)
+        return [self._job(event, now, recipient, told, locale) for recipient in found]
+
+    def resolve(self, job: Job, event: EventRecord, data: Mapping[str, Any]) -> Job:
+        """Make out the recipient that a job of its own was born without; returns the job with it.
+
+        Raises Permanent (`condition_false`, `unknown_recipient`, and what a job can be born FAILED with);
+        Withdrawn (`duplicate_recipient`) where another job's is the same now.
+        """
+        if not self.wants(event, data):
+            raise Permanent(f"`when` is false: {self.route.when}", code="condition_false")
+        found = self._found(event, data)
+        wanted = self._wanted(job, found)
+        return structs.replace(
+            job,
+            destination=wanted.destination,
+            lane=wanted.lane,
+            locale=self._locale_of(event, data),
+            addressed=addressed(self.route.channel, distinct(self.route.channel, found)),
+        )
+
+    def _wanted(self, job: Job, found: Sequence[Recipient]) -> Recipient:
+        """The recipient at a job's place, the first where it has none."""
+        place = job.addressed.place if job.addressed is not None else None
+        wanted = next((each for each in found if place in (None, str(each.place))), None)
+        if wanted is None:
+            problem = f"the route {self.route.name!r} has no {place} any more"
+            raise Permanent(problem, code="unknown_recipient")
+        if wanted.error is not None:
+            raise wanted.error
+        if wanted not in distinct(self.route.channel, found):
+            problem = f"who is {place} stands before it in the route already"
+            raise Withdrawn(problem, code="duplicate_recipient")
+        return wanted
+
+    def _found(self, event: EventRecord, data: Mapping[str, Any]) -> list[Recipient]:
+        return [self._made_out(place, text, event, data) for place, text in self.recipients.items()]
+
+    def _made_out(self, place: Place, text: Text, event: EventRecord, data: Mapping[str, Any]) -> Recipient:
+        try:
+            destination = text.render(event, data)
+            return Recipient(place, destination, lane_by(self.lane_of, destination))
+        except Permanent as error:
+            return Recipient(place, None, self.route.channel, error)
+
+    def _locale_of(self, event: EventRecord, data: Mapping[str, Any]) -> str | None:
+        locale = self.locale.render(event, data) if self.locale else ""
+        return locale if _LOCALE.fullmatch(locale) else None
+
+    def _job(
+        self,
+        event: EventRecord,
+        now: float,
+        recipient: Recipient,
+        told: Addressed | None,
+        locale: str | None,
+    ) -> Job:
+        error = None
+        if recipient.error is not None:
+            error = JobError(recipient.error.code, printable(recipient.error.message))
+            told = self._placed(recipient.place, told)
         return new_job(
             event,
             now,
-            channel=route.channel,
-            destination=destination,
-            lane=lane,
+            channel=self.route.channel,
+            destination=recipient.destination,
+            lane=recipient.lane,
             error=error,
-            route=route.name,
-            template=route.template,
+            route=self.route.name,
+            template=self.route.template,
             locale=locale,
+            category=self.route.category,
+            addressed=told,
             priority=self.priority,
             max_attempts=self.max_attempts,
         )
+
+    def _placed(self, place: Place, told: Addressed | None) -> Addressed | None:
+        """Note which of several recipients a job is for that has none yet."""
+        if len(self.recipients) == 1:
+            return None
+        return structs.replace(told or Addressed(), place=str(place))
 
     def verdict(self, event: EventRecord, data: Mapping[str, Any]) -> Verdict:
         """Whether it takes an event, and why not."""
@@ -76,6 +145,15 @@ class CompiledRoute:
             return Verdict(name, matched=False, reason=f"{event.type!r} does not match {pattern!r}")
         matching = f"{event.type!r} matches {pattern!r}"
         return by_condition(name, matching, self.route.when, lambda: self.wants(event, data))
+
+
+def _recipients(route: Route, key: str) -> Iterator[tuple[Place, Text]]:
+    """Where a route goes, its Jinja2 compiled. Raises ConfigError."""
+    for field in ("url", "to", "cc", "bcc"):
+        given: str | tuple[str, ...] | None = getattr(route, field)
+        for number, source in enumerate(several(given)):
+            place = Place(field, number)
+            yield place, Text(source, f"{key}.{field if isinstance(given, str) else place}")
 
 
 def listed(lanes: Mapping[str, LaneOf]) -> str:

@@ -143,7 +143,11 @@ def test_any_other_event_type_is_refused(kind: str) -> None:
         {"deliver_at": "2027-01-15T08:00:00"},
         {"deliver": [{"channel": "email", "to": ""}]},
         {"deliver": [{"channel": "email", "to": "a@b.example", "priority": "urgent"}]},
-        {"deliver": [{"channel": "email", "to": "a@b.example", "cc": "c@b.example"}]},
+        {"deliver": [{"channel": "email", "to": "a@b.example", "cc": None}]},
+        {"deliver": [{"channel": "email", "to": []}]},
+        {"deliver": [{"channel": "email", "to": ["a@b.example"] * 101}]},
+        {"deliver": [{"channel": "email", "to": "a@b.example", "category": "Not One"}]},
+        {"deliver": [{"channel": "email", "to": "a@b.example", "from": "c@b.example"}]},
         {"surprise": 1},
     ],
 )
@@ -153,11 +157,15 @@ def test_an_event_that_breaks_a_rule_is_refused(fields: dict[str, Any]) -> None:
         decoded(**fields)
 
 
-def test_a_delivery_goes_to_its_url_or_its_recipient() -> None:
-    """A webhook says `url`, every other channel `to`."""
-    assert Delivery(channel="webhook", url="https://a.example").destination == "https://a.example"
-    assert Delivery(channel="email", to="ada@example.com").destination == "ada@example.com"
-    assert Delivery(channel="email").destination is None
+def test_a_delivery_has_one_recipient_or_several() -> None:
+    """A string is one; a list, cc and bcc are more; where nothing was said of them, nothing is kept."""
+    several = Delivery(
+        channel="email", to=["a@b.example", "c@b.example"], cc="d@b.example", bcc=["e@b.example"]
+    )
+    assert several.recipients == 4
+    alone = Delivery(channel="email", to="a@b.example")
+    assert alone.recipients == 1
+    assert not {"cc", "bcc", "category"} & msgspec.to_builtins(alone).keys()
 
 
 def test_an_event_keeps_its_data_as_it_was_posted() -> None:

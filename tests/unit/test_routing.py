@@ -357,7 +357,9 @@ def test_a_job_born_failed_is_made_out_anew() -> None:
     (born,) = jobs(route(channel="email", to="{{ data.email }}"), event=event, data=data)
     assert born.destination is None
     mended = router(route(channel="email", to="{{ data.mail }}", locale="fr", when="data.mail"))
-    assert mended.resolve(born, event, data) == ("ada@example.com", "email:example.com", "fr")
+    made = mended.resolve(born, event, data)
+    assert (made.destination, made.lane, made.locale) == ("ada@example.com", "email:example.com", "fr")
+    assert (made.id, made.status, made.addressed) == (born.id, born.status, None)
 
 
 @pytest.mark.parametrize(

@@ -306,11 +306,12 @@ def test_equal_conditions_are_compiled_once() -> None:
 # Anew ------------------------------------------------------------------------------------------------
 
 
-def resolved(endpoints: Sequence[Endpoint], data: Mapping[str, Any]) -> tuple[str, str, str | None]:
+def resolved(endpoints: Sequence[Endpoint], data: Mapping[str, Any]) -> tuple[str | None, str, str | None]:
     """Make out anew what was born FAILED for want of `data.total`, by endpoints as they stand now."""
     event: EventRecord = event_record()
     (born,) = subscribed(endpoint(id="ep_1", when="data.total > 1")).jobs(event, {}, (), NOW)
-    return subscribed(*endpoints).resolve(born, event, data)
+    made = subscribed(*endpoints).resolve(born, event, data)
+    return made.destination, made.lane, made.locale
 
 
 def test_a_job_born_failed_is_made_out_anew() -> None:
