@@ -177,13 +177,16 @@ class Withdrawn(Permanent):
 
 
 class TemplateError(Permanent):
-    """A template that is missing, broken, or lacks a variable."""
+    """A template that is missing, broken, or lacks a variable, which `variable` names by its path."""
 
     code = "template_error"
 
-    def __init__(self, problem: str, *, template: str, line: int | None = None) -> None:
+    def __init__(
+        self, problem: str, *, template: str, line: int | None = None, variable: str | None = None
+    ) -> None:
         where = template if line is None else f"{template}, line {line}"
         super().__init__(f"{where}: {problem}")
         self.template = template
         self.line = line
         self.problem = problem
+        self.variable = variable

@@ -67,7 +67,11 @@ class Notifier:
         self.draining = False
         self._webhook_secrets = config.channels.webhook.secrets or (new_secret(),)
         self.store: Store = open_store(config.store.url, config.directory, config.store.secret_key)
-        self.renderer = Renderer(config.templates_path)
+        self.renderer = Renderer(
+            config.templates_path,
+            max_attachment=config.channels.email.max_attachment,
+            max_message=config.channels.email.max_message,
+        )
         self.channels = overrides.channels(self._context)
         self._lane_of = {name: each.lane for name, each in self.channels.items()}
         self.router = Router(config.routes, config.retry, self._lane_of)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import BaseLoader, Environment, TemplateNotFound
 
@@ -15,16 +16,26 @@ RECHECK_SECONDS = 1.0
 
 _MACHINE_AT_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM})
 _KEPT_FOLDERS = 1024
+_KEPT_BYTES = 64 * 1024**2
 _PLAIN = ("",)
 _PARTS = {
     ("subject", "txt"): "subject",
     ("body", "html"): "html",
     ("body", "txt"): "text",
     ("payload", "json"): "payload",
+    ("attachments", "json"): "attachments",
 }
-_PART_FILE = re.compile(r"(subject|body|payload)(?:\.([A-Za-z0-9_-]{1,35}))?\.(txt|html|json)")
+_PART_FILE = re.compile(r"(subject|body|payload|attachments)(?:\.([A-Za-z0-9_-]{1,35}))?\.(txt|html|json)")
 _SEGMENT = re.compile(r"[^/\\\x00:]+")
 _TEMPLATE_SUFFIXES = frozenset({".html", ".txt", ".json", ".jinja", ".j2"})
+
+
+class Stamp(NamedTuple):
+    """What changes with a file's contents."""
+
+    changed_ns: int
+    size: int
+    inode: int
 
 
 class TemplateFiles(BaseLoader):
@@ -37,7 +48,8 @@ class TemplateFiles(BaseLoader):
         self.root = root
         self._clock = clock
         self._folders: dict[str, tuple[float, dict[tuple[str, str], str]]] = {}
-        self._stamps: dict[str, tuple[float, tuple[int, int, int] | None]] = {}
+        self._stamps: dict[str, tuple[float, Stamp | None]] = {}
+        self._contents: dict[tuple[str, str], tuple[Stamp, bytes]] = {}
 
     def chosen(self, template: str, parts: Collection[str], locale: str | None) -> list[tuple[str, str]]:
         """Each of the parts that has a file, and that file's name. Raises TemplateError for no template."""
@@ -73,11 +85,11 @@ class TemplateFiles(BaseLoader):
         return {part: f"{template}/{name}" for name in files if (part := _part_of(name))}
 
     def get_source(self, _environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
-        """Read a file for Jinja2. Raises TemplateNotFound."""
+        """Read a file for Jinja2. Raises TemplateNotFound, Unavailable."""
         stamp = self._stamp(template)
         if stamp is None:
             raise TemplateNotFound(template)
-        source = (self.root / template).read_text("utf-8")
+        source = _read(self.root / template).decode()
         # Jinja2 mixes file names and template names up in some errors: here both are the same.
         return source, template, lambda: self._stamp(template) == stamp
 
@@ -85,7 +97,38 @@ class TemplateFiles(BaseLoader):
         """Whether there is such a file."""
         return self._stamp(name) is not None
 
-    def _stamp(self, name: str) -> tuple[int, int, int] | None:
+    def size(self, template: str, file: str) -> int:
+        """How many bytes a file in a template's folder has. Raises FileNotFoundError."""
+        return self._stamp_in(template, file).size
+
+    def content(self, template: str, file: str) -> bytes:
+        """What a file in a template's folder holds; it is read anew only when it has changed.
+
+        Raises FileNotFoundError where there is none, or a link leads out of the folder; OSError, Unavailable.
+        """
+        stamp = self._stamp_in(template, file)
+        known = self._contents.get((template, file))
+        if known is None or known[0] != stamp:
+            known = stamp, self._read_in(template, file)
+            if sum(len(content) for _, content in self._contents.values()) + len(known[1]) > _KEPT_BYTES:
+                self._contents.clear()
+            self._contents[template, file] = known
+        return known[1]
+
+    def _stamp_in(self, template: str, file: str) -> Stamp:
+        stamp = self._stamp(f"{template}/{file}")
+        if stamp is None:
+            raise FileNotFoundError(file)
+        return stamp
+
+    def _read_in(self, template: str, file: str) -> bytes:
+        folder = (self.root / template).resolve()
+        path = (folder / file).resolve()
+        if not path.is_relative_to(folder):
+            raise FileNotFoundError(file)
+        return _read(path)
+
+    def _stamp(self, name: str) -> Stamp | None:
         """What changes with a file's contents; None for no file."""
         now = self._clock()
         known = self._stamps.get(name)
@@ -95,7 +138,7 @@ class TemplateFiles(BaseLoader):
             known = self._stamps[name] = (now + RECHECK_SECONDS, self._look_at(name))
         return known[1]
 
-    def _look_at(self, name: str) -> tuple[int, int, int] | None:
+    def _look_at(self, name: str) -> Stamp | None:
         path = self.root / name
         try:
             if not _is_inside(name) or not path.is_file():
@@ -105,7 +148,7 @@ class TemplateFiles(BaseLoader):
             if isinstance(error, OSError) and error.errno in _MACHINE_AT_FAULT:
                 raise _unreadable(error) from error
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return Stamp(found.st_mtime_ns, found.st_size, found.st_ino)
 
     def templates(self) -> list[str]:
         """Every folder that holds a part."""
@@ -116,6 +159,15 @@ class TemplateFiles(BaseLoader):
         """Every file that holds a template."""
         files = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
         return sorted(file.as_posix() for file in files if _is_template(file))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno in _MACHINE_AT_FAULT:
+            raise _unreadable(error) from error
+        raise
 
 
 def _unreadable(error: Exception) -> Unavailable:

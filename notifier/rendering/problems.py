@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Template, TemplateNotFound, TemplateSyntaxError, Undefined
 from jinja2.exceptions import UndefinedError
+from jinja2.utils import missing
 
 from notifier.errors import TemplateError
 from notifier.rendering.variables import Variables
@@ -28,14 +29,16 @@ def explained(error: Exception, template: str, variables: Variables) -> Template
         compiled = frame.f_globals.get("__jinja_template__")
         if isinstance(compiled, Template):
             template, line = compiled.name or template, compiled.get_corresponding_lineno(number)
-    return TemplateError(_problem(error, culprit, variables), template=template, line=line)
+    if isinstance(error, UndefinedError) and isinstance(culprit, Undefined):
+        variable = _missing(culprit, variables)
+        problem = f"{variable!r} is undefined" if variable else error.message or "a variable is undefined"
+        return TemplateError(problem, template=template, line=line, variable=variable)
+    return TemplateError(_problem(error), template=template, line=line)
 
 
-def _problem(error: Exception, culprit: object, variables: Variables) -> str:
+def _problem(error: Exception) -> str:
     if isinstance(error, TemplateNotFound):
         return f"there is no {error.message!r}"
-    if isinstance(error, UndefinedError) and isinstance(culprit, Undefined):
-        return _missing(error, culprit, variables)
     if isinstance(error, UnicodeDecodeError):
         return "is not UTF-8 text"
     if isinstance(error, UnicodeEncodeError):
@@ -44,12 +47,13 @@ def _problem(error: Exception, culprit: object, variables: Variables) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text[:_MAX_PROBLEM])
 
 
-def _missing(error: UndefinedError, culprit: Undefined, variables: Variables) -> str:
+def _missing(culprit: Undefined, variables: Variables) -> str | None:
     """Name a missing variable by the path that leads to it, such as `data.items[3].price`."""
-    path = _path_to(culprit._undefined_obj, variables)  # noqa: SLF001 - Jinja2 tells it nowhere else
-    if path is None:
-        return error.message or "a variable is undefined"
-    return f"'{path}.{culprit._undefined_name}' is undefined"  # noqa: SLF001
+    name, owner = culprit._undefined_name, culprit._undefined_obj  # noqa: SLF001 - told nowhere else
+    if owner is missing:
+        return None if culprit._undefined_hint else name  # noqa: SLF001
+    path = _path_to(owner, variables)
+    return None if path is None else f"{path}.{name}"
 
 
 def _path_to(wanted: object, variables: Variables) -> str | None:

@@ -1,4 +1,4 @@
-"""templates/ → subject, HTML, text and payload.
+"""templates/ → subject, HTML, text, payload and attachments.
 
 Whatever goes wrong in a template is a `TemplateError` that names the file, the line and the variable.
 """
@@ -13,34 +13,48 @@ import msgspec
 from jinja2 import nodes
 
 from notifier.channels import ALL_PARTS, Content
-from notifier.errors import TemplateError
+from notifier.errors import TemplateError, Unavailable
 from notifier.model import EventRecord, Job
+from notifier.rendering.attachments import MAX_ATTACHMENT, MAX_MESSAGE, Attachments
 from notifier.rendering.files import TemplateFiles
 from notifier.rendering.problems import explained
-from notifier.rendering.sandbox import JsonSandbox, Sandbox
+from notifier.rendering.sandbox import WORK_FACTOR, JsonSandbox, Sandbox
 from notifier.rendering.variables import event_variables, job_variables
 
 MAX_OUTPUT = 4 * 1024 * 1024
-"""How many characters one render may put out, all its parts together."""
+"""How many characters one render may put out, all its parts but the attachments together."""
 
 _REFERENCES = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
 
 
 class Renderer:
-    """Makes a job's content from its template, a folder of subject.txt, body.html, body.txt, payload.json.
+    """Makes a job's content from its template.
 
-    `path` is the templates folder. `max_output` is in characters, for all parts of one render together.
-    `clock` is monotonic, in seconds: files are looked at again after `RECHECK_SECONDS`.
+    That is a folder of subject.txt, body.html, body.txt, attachments.json, and payload.json for webhooks.
+
+    `path` is the templates folder. `max_output` is in characters, for all parts of one render together but
+    the attachments, which have at most `max_attachment` bytes each and `max_message` together. `clock` is
+    monotonic, in seconds: files are looked at again after `RECHECK_SECONDS`.
     """
 
     def __init__(
-        self, path: Path, *, max_output: int = MAX_OUTPUT, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        *,
+        max_output: int = MAX_OUTPUT,
+        max_attachment: int = MAX_ATTACHMENT,
+        max_message: int = MAX_MESSAGE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
         self._max_output = max_output
+        # All that a mail can carry in base64, and what is said of it: of an event it is only passed on.
+        self._max_list = max_output + max_message * 4 // 3
         self._files = TemplateFiles(path, clock)
         self._pages = Sandbox(self._files, limit=max_output)
         self._payloads = JsonSandbox(self._files, limit=max_output)
+        self._lists = JsonSandbox(self._files, limit=self._max_list // WORK_FACTOR)
+        self._attachments = Attachments(self._files, max_each=max_attachment, max_together=max_message)
 
     def render(
         self,
@@ -51,27 +65,36 @@ class Renderer:
         data: Mapping[str, Any],
         job: Job,
         locale: str | None = None,
+        unsubscribe_url: str | None = None,
     ) -> Content:
         """Render those of `parts` (`channels.ALL_PARTS`) that the template has a file for.
 
         For the locale `fr-CA` each part is looked for as `fr-CA`, then as `fr`, then plain; case, `-` and
-        `_` make no difference. Raises TemplateError.
+        `_` make no difference. `unsubscribe_url` is None where there is no way to unsubscribe. Raises
+        TemplateError; Unavailable where the machine can't read the files just now.
         """
         chosen = self._files.chosen(template, parts, locale)
-        variables = event_variables(event, data) | {"job": job_variables(job)}
-        for sandbox in (self._pages, self._payloads):
+        variables = event_variables(event, data)
+        variables |= {"job": job_variables(job), "unsubscribe_url": unsubscribe_url}
+        for sandbox in (self._pages, self._payloads, self._lists):
             sandbox.budget.refill()
         made: dict[str, Any] = {}
+        room = self._max_output
         for part, name in chosen:
-            room = self._max_output - sum(map(len, made.values()))
-            made[part] = _FINISH[part](name, self._text(name, variables, room))
+            if part == "attachments":
+                text = self._text(self._lists, name, variables, self._max_list)
+                made[part] = self._attachments.read(template, name, _valid_json(name, text))
+            else:
+                text = _FINISH[part](name, self._text(self._sandbox(name), name, variables, room))
+                made[part], room = text, room - len(text)
         return Content(**made)
 
-    def _text(self, name: str, variables: dict[str, Any], room: int) -> str:
-        sandbox = self._sandbox(name)
+    def _text(self, sandbox: Sandbox, name: str, variables: dict[str, Any], room: int) -> str:
         try:
             text = sandbox.produce(sandbox.get_template(name), variables, room)
             text.encode()
+        except Unavailable:
+            raise
         except Exception as error:
             raise explained(error, name, variables) from error
         return text
