@@ -14,7 +14,7 @@ import structlog
 from notifier.endpoints.health import Turn
 from notifier.endpoints.reports import report
 from notifier.errors import NotFoundError, StoreUnavailableError
-from notifier.model import Endpoint, Event
+from notifier.model import Endpoint, EndpointState, Event
 from notifier.routing import Subscriptions
 from notifier.store.base import JobFilter, Store, Submission
 
@@ -130,7 +130,8 @@ class KeptEndpoints:
         while count := await self._store.cancel_some(waiting, now=clock(), limit=_CANCELLED_AT_ONCE):
             total += count
         await self._store.drop_endpoint(endpoint_id)
-        self._leaving.pop(endpoint_id, None)
+        if (gone := self._leaving.pop(endpoint_id, None)) is not None:
+            self._on_change(gone)
         return total
 
     # Written -------------------------------------------------------------------------------------
@@ -173,10 +174,11 @@ class KeptEndpoints:
             self._leaving[endpoint.id] = endpoint
             self._endpoints.pop(endpoint.id, None)
             self._subscriptions.drop(endpoint.id)
+            self._on_change(_held(endpoint))
         else:
             self._endpoints[endpoint.id] = endpoint
             self._subscriptions.put(endpoint)
-        self._on_change(endpoint)
+            self._on_change(endpoint)
 
     # In doubt ------------------------------------------------------------------------------------
 
@@ -204,3 +206,14 @@ class KeptEndpoints:
             self._keep(stored)
         else:  # its making was answered with an error: whoever asked for it may ask again
             await self._store.drop_endpoint(endpoint_id)
+
+
+def _held(leaving: Endpoint) -> Endpoint:
+    """How one that is being deleted is told to others: no worker is to take what is about to be cancelled."""
+    return msgspec.structs.replace(
+        leaving,
+        deleted=False,
+        state=EndpointState.PAUSED,
+        state_reason="it is being deleted",
+        state_changed_at=leaving.updated_at,
+    )

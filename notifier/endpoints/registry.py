@@ -38,7 +38,7 @@ class Endpoints:
 
     `lane_of` and `check_template` are as in `Rules`. `submission` gives an operational event the jobs that it
     causes; `on_events` is called with those that were stored. `on_change` is called with every endpoint at
-    `load`, and after each change: with `deleted` set when it goes.
+    `load`, and after each change: with `deleted` set once it is gone, and as paused until its jobs are too.
     """
 
     def __init__(

@@ -363,6 +363,22 @@ async def test_it_is_gone_for_routing_before_its_jobs_are_cancelled(registry: Re
     assert seen == [(), ()]
 
 
+async def test_its_lane_is_held_while_its_jobs_are_cancelled(registry: Registry) -> None:
+    """Else workers would take what waited while it was paused, and the answer would not count it."""
+    made = await registry.made()
+    await registry.endpoints.pause(made.id)
+    await registry.keep(1, type="order.paid")
+    seen: list[tuple[EndpointState, bool]] = []
+
+    async def look() -> None:
+        seen.append((registry.changes[-1].state, registry.changes[-1].deleted))
+
+    registry.store.before["cancel_some"] = registry.store.before["drop_endpoint"] = look
+    await registry.endpoints.delete(made.id)
+    assert set(seen) == {(EndpointState.PAUSED, False)}
+    assert registry.changes[-1].deleted
+
+
 async def test_a_deletion_that_the_store_cut_short_can_be_gone_on_with(registry: Registry) -> None:
     """By asking again, or by upkeep; meanwhile it is gone all the same."""
     first, second = await registry.made(), await registry.made()
