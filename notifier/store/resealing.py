@@ -4,8 +4,9 @@ import sqlite3
 
 import structlog
 
+from notifier.errors import StoreSealedError
 from notifier.store.queries import SQL
-from notifier.store.sealing import Sealer
+from notifier.store.sealing import Sealer, is_sealed
 
 _UNTIDY = "store.untidy"
 """Set while the file may hold traces of secrets as they stood before they were sealed anew."""
@@ -16,10 +17,15 @@ _log = structlog.get_logger(__name__)
 def seal_anew(database: sqlite3.Connection, sealer: Sealer) -> None:
     """Bring every secret under the first key, inside the transaction of the caller.
 
-    Raises StoreSealedError where one does not open with the keys given.
+    Raises StoreSealedError where one does not open with the keys given, or where one in the clear stands
+    beside sealed ones: all are sealed at once, so somebody put it there.
     """
-    sealed = 0
-    for place, owner, kept in database.execute(SQL["secrets"]).fetchall():
+    sealed, found = 0, database.execute(SQL["secrets"]).fetchall()
+    bare = [(place, owner) for place, owner, kept in found if not is_sealed(kept)]
+    if 0 < len(bare) < len(found):
+        place, owner = bare[0]
+        raise StoreSealedError(f"the {place} of {owner} stands in the clear beside others that are sealed")
+    for place, owner, kept in found:
         if (text := sealer.renewed(kept, place, owner)) is not None:
             database.execute(SQL[f"reseal_{place}"], {"owner": owner, "text": text})
             sealed += 1

@@ -21,6 +21,11 @@ _KEY_BYTES = 32
 _NONCE_BYTES = 12
 
 
+def is_sealed(kept: str) -> bool:
+    """Whether a text as it is kept is sealed, under whatever key."""
+    return kept.startswith(_MARK)
+
+
 class _Key:
     """One key, and the name that goes with what it sealed."""
 

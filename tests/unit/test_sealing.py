@@ -1,14 +1,19 @@
 """Sealing: what is sealed opens in its place and nowhere else, and no key is ever told."""
 
 import base64
+import contextlib
+import sqlite3
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.builders import NOW, endpoint
 
 from notifier.errors import ConfigError, StoreSealedError
 from notifier.store.sealing import Sealer
+from notifier.store.sqlite import SqliteStore
 
 PLACE = ("endpoint_secrets", "ep_1")
 
@@ -189,3 +194,16 @@ def test_a_malformed_key_is_refused_and_not_told(malformed: str) -> None:
     shown = [str(refused.value), repr(refused.value.__cause__), *map(str, refused.value.args)]
     parts = [part.strip() for part in malformed.split(",") if part.strip()]
     assert not [part for part in parts for text in shown if part[:8] in text]
+
+
+async def test_what_stands_in_the_clear_beside_sealed_texts_was_put_there(tmp_path: Path) -> None:
+    """A start seals all there is: what somebody wrote into the file since is not taken for an old secret."""
+    store = SqliteStore(tmp_path / "notifier.db", Sealer([b"k" * 32]))
+    await store.open(NOW)
+    await store.add_endpoint(endpoint(id="ep_1"))
+    await store.close()
+    with contextlib.closing(sqlite3.connect(store.path)) as database:
+        database.execute("UPDATE endpoint SET url = 'https://thief.example/'")
+        database.commit()
+    with pytest.raises(StoreSealedError, match="endpoint_url of ep_1 stands in the clear"):
+        await store.open(NOW)
