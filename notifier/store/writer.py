@@ -10,7 +10,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiosqlite
 
@@ -46,6 +46,14 @@ class Connection(aiosqlite.Connection):
         return result
 
 
+class _Entry(NamedTuple):
+    """An operation that waits for its transaction, and who waits for it."""
+
+    operation: Any
+    weight: int
+    future: asyncio.Future[Any]
+
+
 class _CommitUnknownError(Exception):
     """COMMIT itself failed: the transaction may or may not be on disk."""
 
@@ -58,7 +66,7 @@ class GroupWriter:
         self._connection = connection
         self._apply = apply
         self._weigh = weigh
-        self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
+        self._waiting: list[_Entry] = []
         self._wake = asyncio.Event()
         self._closing = False
         self._task = asyncio.create_task(self._work(), name="store writer")
@@ -67,10 +75,11 @@ class GroupWriter:
         """Have an operation committed and synced; returns its result or raises its exception."""
         if self._closing or self._task.done():
             raise StoreUnavailableError("the store is closed")
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((operation, future))
+        # Weighed here: what can't be is its caller's error, and not the end of the writer.
+        entry = _Entry(operation, self._weigh(operation), asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
         self._wake.set()
-        return await future
+        return await entry.future
 
     async def close(self) -> None:
         """Commit what waits, then stop; a caller that is cancelled leaves that going on."""
@@ -85,18 +94,18 @@ class GroupWriter:
             while self._waiting:
                 await self._write_batch(self._next_batch())
 
-    def _next_batch(self) -> list[tuple[Any, asyncio.Future[Any]]]:
+    def _next_batch(self) -> list[_Entry]:
         weight = 0
-        for index, (operation, _) in enumerate(self._waiting):
-            weight += self._weigh(operation)
+        for index, entry in enumerate(self._waiting):
+            weight += entry.weight
             if weight > MAX_WEIGHT and index:
                 batch, self._waiting = self._waiting[:index], self._waiting[index:]
                 return batch
         batch, self._waiting = self._waiting, []
         return batch
 
-    async def _write_batch(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> None:
-        operations = [operation for operation, _ in batch]
+    async def _write_batch(self, batch: list[_Entry]) -> None:
+        operations = [entry.operation for entry in batch]
         try:
             results = await self._connection.run(partial(self._transaction, operations))
         except _CommitUnknownError as error:
@@ -106,7 +115,7 @@ class GroupWriter:
         else:
             _answer(batch, results)
 
-    async def _one_at_a_time(self, batch: list[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+    async def _one_at_a_time(self, batch: list[_Entry], error: Exception) -> None:
         """Let a bad operation harm no other: what failed together is tried apart."""
         if len(batch) == 1:
             _answer(batch, [_translated(error)])
@@ -147,11 +156,11 @@ def _translated(error: Exception) -> Exception:
     return StoreUnavailableError(f"the store can't write: {error}")
 
 
-def _answer(batch: list[tuple[Any, asyncio.Future[Any]]], results: Applied) -> None:
-    for (_, future), result in zip(batch, results, strict=True):
-        if future.done():
+def _answer(batch: list[_Entry], results: Applied) -> None:
+    for entry, result in zip(batch, results, strict=True):
+        if entry.future.done():
             continue
         if isinstance(result, Exception):
-            future.set_exception(result)
+            entry.future.set_exception(result)
         else:
-            future.set_result(result)
+            entry.future.set_result(result)

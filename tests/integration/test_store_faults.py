@@ -16,8 +16,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.builders import NOW, endpoint, event_record, failed_job, job, settlement, submission
-from support.database import integrity, make_version_1, rows, shape
+from support.builders import (
+    NOW,
+    endpoint,
+    event_record,
+    failed_job,
+    job,
+    lost,
+    settlement,
+    submission,
+    suppression,
+)
+from support.database import OLD_VERSIONS, integrity, make_version, rows, shape
 
 from notifier.errors import (
     IdempotencyConflictError,
@@ -26,7 +36,7 @@ from notifier.errors import (
     StoreTooNewError,
     StoreUnavailableError,
 )
-from notifier.model import Claim, EndpointState, JobState, Priority
+from notifier.model import Claim, EndpointState, JobState, Priority, Timings
 from notifier.store import open_store, sql
 from notifier.store.base import JobFilter, Replay, Submission
 from notifier.store.queries import filtered
@@ -99,24 +109,34 @@ class Situation:
         self.later = submission(next_attempt_at=NOW + 600)
         self.held = submission(lane="held")
         self.done = submission(lane="done")
+        self.lost = submission(lane="lost", template="welcome", channel="email")
+        self.lost_again = submission(lane="lost", template="welcome", channel="email")
         self.fresh = submission(3, of=event_record(key="fresh"))
         born_failed = event_record()
         self.failed = Submission(born_failed, (failed_job(born_failed),))
         self.replay = Replay(id="rpl_1", filter=EVERYTHING, canary_job_id="job_1", created_at=NOW)
         self.claim = self._claim(self.held)
 
+        self.again = self._claim(self.lost_again, 2)
+
     @staticmethod
-    def _claim(made: Submission) -> Claim:
-        return Claim(msgspec.structs.replace(made.jobs[0], claim=1), made.event)
+    def _claim(made: Submission, fence: int = 1) -> Claim:
+        return Claim(msgspec.structs.replace(made.jobs[0], claim=fence), made.event)
 
     async def make(self, path: Path) -> SqliteStore:
         """Open a store and bring it to this situation."""
         store = SqliteStore(path)
         await store.open(NOW)
         await store.add([self.pending, self.later, self.held, self.done, self.failed])
-        claimed = [self.held.jobs[0].id, self.done.jobs[0].id]
+        await store.add([self.lost, self.lost_again])
+        claimed = [each.jobs[0].id for each in (self.held, self.done, self.lost, self.lost_again)]
         await store.claim_these(claimed, now=NOW, until=UNTIL)
         await store.settle(settlement(self._claim(self.done), JobState.COMPLETED))
+        for each in (self.lost, self.lost_again):
+            await store.settle(lost(self._claim(each)))
+        await store.claim_these([self.lost_again.jobs[0].id], now=NOW + 60, until=UNTIL)
+        await store.add_suppression(suppression())
+        await store.count_bounce("email", "bob@example.com", NOW)
         await store.add_replay(self.replay)
         await store.add_endpoint(endpoint(id="ep_1"))
         return store
@@ -133,12 +153,21 @@ WRITES: dict[str, Act] = {
         [each.id for each in at.pending.jobs], now=NOW, until=UNTIL
     ),
     "settle": lambda store, at: store.settle(settlement(at.claim, JobState.COMPLETED)),
+    "settle_and_keep": lambda store, at: store.settle(lost(at.claim)),
+    "settle_and_keep_anew": lambda store, at: store.settle(lost(at.again, b"another")),
+    "settle_and_forget": lambda store, at: store.settle(settlement(at.again, JobState.COMPLETED)),
+    "requeue_and_forget": lambda store, at: store.requeue(at.lost.jobs[0].id, NOW + 1),
+    "cancel_and_forget": lambda store, at: store.cancel(at.lost.jobs[0].id, NOW + 1),
+    "add_suppression": lambda store, _: store.add_suppression(suppression(category="news")),
+    "drop_suppression": lambda store, _: store.drop_suppression("email", "ada@example.com", None),
+    "count_bounce": lambda store, _: store.count_bounce("email", "bob@example.com", NOW + 1),
+    "forget_bounces": lambda store, _: store.forget_bounces("email", "bob@example.com"),
     "renew": lambda store, at: store.renew([(at.claim.job.id, 1)], UNTIL + 60),
     "rescue": lambda store, _: store.rescue(UNTIL),
     "requeue": lambda store, at: store.requeue(at.failed.jobs[0].id, NOW + 1),
     "cancel": lambda store, at: store.cancel(at.later.jobs[0].id, NOW + 1),
-    "requeue_some": lambda store, _: store.requeue_some(EVERYTHING, now=NOW + 1, limit=3),
-    "cancel_some": lambda store, _: store.cancel_some(EVERYTHING, now=NOW + 1, limit=3),
+    "requeue_some": lambda store, _: store.requeue_some(EVERYTHING, now=NOW + 1, limit=9),
+    "cancel_some": lambda store, _: store.cancel_some(EVERYTHING, now=NOW + 1, limit=9),
     "add_endpoint": lambda store, _: store.add_endpoint(endpoint(id="ep_2")),
     "save_endpoint": lambda store, at: store.save_endpoint(
         endpoint(id="ep_1", state=EndpointState.DISABLED), [at.fresh]
@@ -164,6 +193,10 @@ READS: dict[str, Act] = {
     "failures": lambda store, _: store.failures(EVERYTHING),
     "replays": lambda store, _: store.replays(),
     "endpoints": lambda store, _: store.endpoints(),
+    "kept_content": lambda store, at: store.kept_content(at.lost.jobs[0].id),
+    "recent": lambda store, _: store.recent("welcome", 9),
+    "suppressed": lambda store, _: store.suppressed("email", "ada@example.com", "news"),
+    "suppressions": lambda store, _: store.suppressions(limit=9),
     "lanes": lambda store, _: store.lanes(priority=Priority.NORMAL, after="", limit=9),
 }
 
@@ -563,9 +596,10 @@ async def test_a_newer_schema_is_left_alone(path: Path) -> None:
             await SqliteStore(path).open(NOW)
 
 
-async def test_a_store_of_version_1_is_brought_up_to_date(path: Path) -> None:
+@pytest.mark.parametrize("version", OLD_VERSIONS)
+async def test_an_old_store_is_brought_up_to_date(path: Path, version: int) -> None:
     """All that it held is there, what was under way is given back, and it is a store like any other."""
-    make_version_1(path)
+    make_version(version, path)
     store = SqliteStore(path)
     assert await store.open(NOW + 100) == 1
     event, jobs = await store.event("evt_1")
@@ -576,20 +610,49 @@ async def test_a_store_of_version_1_is_brought_up_to_date(path: Path) -> None:
     ]
     assert (await store.job("job_3")).next_attempt_at == NOW + 100
     assert [group.cause for group in await store.failures(EVERYTHING)] == ["c4"]
-    assert [(each.outcome, each.response, each.timings) for each in await store.attempts("job_1")] == [
+    assert [(each.outcome, each.response, each.via) for each in await store.attempts("job_1")] == [
         ("retry", "later", None),
         ("delivered", "thanks", None),
     ]
     assert [each.filter for each in await store.replays()] == [JobFilter(status=JobState.FAILED)]
     assert await store.setting("plain", "another") == "value"
-    await store.add([submission()])
+    await check_as_any_other(store)
     await store.close()
     assert integrity(path) == ["ok"]
 
 
-async def test_a_store_brought_up_to_date_is_as_a_new_one(path: Path) -> None:
+async def check_as_any_other(store: SqliteStore) -> None:
+    """What was stored before is sent, kept, found and suppressed like what is stored now."""
+    (_, mail) = (await store.event("evt_1"))[1]
+    assert (mail.category, mail.addressed, mail.kept) == (None, None, False)
+    fences = await store.claim_these([mail.id], now=NOW + 60, until=NOW + 120)
+    claim = Claim(msgspec.structs.replace(mail, claim=fences[mail.id]), event_record())
+    assert await store.settle(lost(claim))
+    assert await store.kept_content(mail.id) == b"the mail"
+    assert [job.id for job, _ in await store.recent("paid", 9)] == [mail.id]
+    assert await store.suppressed("email", "ada@example.com", None) is None
+    assert await store.count_bounce("email", "ada@example.com", NOW) == 1
+    await store.add([submission()])
+
+
+async def test_a_store_of_version_2_keeps_its_endpoints_and_timings(path: Path) -> None:
+    """What came with that version is as it was."""
+    make_version(2, path)
+    store = SqliteStore(path)
+    await store.open(NOW + 100)
+    (kept,) = await store.endpoints()
+    assert (kept.id, kept.state, kept.headers) == ("ep_1", EndpointState.PAUSED, {"X-Key": "h-1"})
+    assert [each.timings for each in await store.attempts("job_1")] == [
+        None,
+        Timings(dns=0.001, connect=0.002, tls=0.003, wait=0.1, body=0.005, sent=300, received=6),
+    ]
+    await store.close()
+
+
+@pytest.mark.parametrize("version", OLD_VERSIONS)
+async def test_a_store_brought_up_to_date_is_as_a_new_one(path: Path, version: int) -> None:
     """Tables, columns, checks, keys and indexes are the same, so that both are read and tested as one."""
-    make_version_1(path)
+    make_version(version, path)
     new = path.with_name("new.db")
     for each in (path, new):
         store = SqliteStore(each)
@@ -598,11 +661,12 @@ async def test_a_store_brought_up_to_date_is_as_a_new_one(path: Path) -> None:
     assert shape(path) == shape(new)
 
 
+@pytest.mark.parametrize("version", OLD_VERSIONS)
 async def test_a_store_that_can_not_be_brought_up_to_date_stays_as_it_was(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last statement fails: not even the first has happened, and the older program could go on."""
-    make_version_1(path)
+    make_version(version, path)
     before = (contents(path), shape(path))
     script = sql.script
     monkeypatch.setattr(sql, "script", lambda file: script(file) + "DROP TABLE nowhere;")
@@ -610,14 +674,15 @@ async def test_a_store_that_can_not_be_brought_up_to_date_stays_as_it_was(
         with pytest.raises(StoreUnavailableError, match=rf"{re.escape(str(path))}.*nowhere"):
             await SqliteStore(path).open(NOW)
     assert (contents(path), shape(path)) == before
-    assert rows(path, "PRAGMA user_version") == [(1,)]
+    assert rows(path, "PRAGMA user_version") == [(version,)]
 
 
-async def test_a_cancelled_step_to_a_new_version_is_whole_or_not_at_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", OLD_VERSIONS)
+async def test_a_cancelled_step_to_a_new_version_is_whole_or_not_at_all(version: int, tmp_path: Path) -> None:
     """Wherever the first start of a new program is cut short, the next one finds a store it can open."""
     for count in passes():
         path = tmp_path / f"{count}.db"
-        make_version_1(path)
+        make_version(version, path)
         store = SqliteStore(path)
         cancelled = await after_passes(count, store.open(NOW))
         await store.close()
@@ -703,6 +768,8 @@ async def test_readers_can_not_write(store: SqliteStore) -> None:
         "attempts = -1",
         "error_code = 'x'",
         "event_seq = 999",
+        "kept = 2",
+        "kept = 1, status = 'CANCELLED', next_attempt_at = NULL",
     ],
 )
 async def test_the_database_refuses_what_a_state_can_not_be(store: SqliteStore, broken: str) -> None:
@@ -735,6 +802,16 @@ OF_THE_WORKERS = (
     "state_of_job",
     "requeue",
     "cancel",
+    "mark_kept",
+    "keep_content",
+    "forget_content",
+    "unmark_kept",
+    "kept_content",
+    "suppressed",
+    "has_bounced",
+    "forget_bounces",
+    "delete_bounces",
+    "recent",
     "events_of_jobs",
     "delete_attempts",
     "delete_jobs",
@@ -742,7 +819,7 @@ OF_THE_WORKERS = (
     "old_jobs",
     "old_events",
 )
-TABLES = {"job", "due", "event", "attempt"}
+TABLES = {"job", "due", "later", "event", "attempt", "kept", "suppression", "bounce"}
 
 
 async def plan(store: SqliteStore, query: str) -> list[str]:
@@ -773,6 +850,50 @@ async def test_what_waits_for_an_endpoint_is_found_among_nothing_else(store: Sql
     query, _ = filtered("some_pending", JobFilter(endpoint="ep_1", status=JobState.PENDING))
     (found,) = [step for step in await plan(store, query) if re.match(r"(SCAN|SEARCH) job\b", step)]
     assert "USING INDEX job_by_endpoint" in found
+
+
+async def test_a_recipients_suppressions_are_found_among_no_others(store: SqliteStore) -> None:
+    """However long the list is, to look one address up reads none but its own."""
+    conditions = "\n".join(QUERIES[f"suppressions_{name}"] for name in ("recipient", "channel", "reason"))
+    query = QUERIES["suppressions"].replace("{conditions}", conditions)
+    (found,) = [step for step in await plan(store, query) if "suppression" in step]
+    assert "(recipient=? AND channel=?" in found
+
+
+async def test_a_delivery_to_who_never_bounced_costs_no_write(store: SqliteStore) -> None:
+    """It is asked for at every delivery of a mail."""
+    await store.ping()
+    before = store.commits
+    await store.forget_bounces("email", "ada@example.com")
+    assert store.commits == before
+
+
+async def test_what_is_large_to_keep_is_not_all_one_transaction(store: SqliteStore) -> None:
+    """A relay that breaks off many large mails at once does not have everybody else wait for all of them."""
+    await store.add([submission(8, lane="lost")])
+    claimed = await store.claim(
+        priority=Priority.NORMAL, lanes=["lost"], limit=8, per_lane=8, now=NOW, until=UNTIL
+    )
+    before = store.commits
+    assert all(await asyncio.gather(*(store.settle(lost(each, bytes(2**22))) for each in claimed.claims)))
+    assert store.commits - before >= 2
+
+
+async def test_a_mail_that_can_not_be_kept_leaves_its_job_claimed(store: SqliteStore, path: Path) -> None:
+    """There is no room for it: the settle fails as a whole, and holds once there is room."""
+    await store.add([submission(lane="lost")])
+    claimed = await store.claim(
+        priority=Priority.NORMAL, lanes=["lost"], limit=1, per_lane=1, now=NOW, until=UNTIL
+    )
+    outcome = lost(claimed.claims[0], bytes(2**18))
+    before = contents(path)
+    await pragma(store, 0, f"max_page_count = {await pragma(store, 0, 'page_count') + 4}")
+    with pytest.raises(StoreUnavailableError, match="full"):
+        await store.settle(outcome)
+    assert contents(path) == before
+    await pragma(store, 0, "max_page_count = 1000000")
+    assert await store.settle(outcome)
+    assert await store.kept_content(outcome.job_id) == bytes(2**18)
 
 
 @pytest.mark.parametrize("spread", [1, 400], ids=["one lane", "400 lanes"])

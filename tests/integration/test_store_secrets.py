@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.builders import NOW, endpoint, submission
-from support.database import make_version_1, rows
+from support.database import OLD_VERSIONS, make_version, rows
 
 from notifier.config import Config, StoreSection
 from notifier.errors import StoreSealedError
@@ -200,9 +200,10 @@ async def test_a_sealed_text_in_anothers_row_is_refused(path: Path) -> None:
         await SqliteStore(path, Sealer([NEW])).open(NOW)
 
 
-async def test_a_store_of_version_1_is_sealed_as_it_is_brought_up_to_date(path: Path) -> None:
+@pytest.mark.parametrize("version", OLD_VERSIONS)
+async def test_an_old_store_is_sealed_as_it_is_brought_up_to_date(path: Path, version: int) -> None:
     """The webhook secret that it made for itself was in the clear, and is no longer."""
-    make_version_1(path)
+    make_version(version, path)
     ((secret,),) = rows(path, "SELECT value FROM setting WHERE name = 'webhook_secret'")
     assert told(path, secret) == [secret]
     async with opened(path, NEW) as store:

@@ -20,6 +20,8 @@ from notifier.model import (
     JobState,
     Outcome,
     Priority,
+    Suppression,
+    SuppressionReason,
     new_id,
 )
 from notifier.store.base import Settlement, Submission
@@ -131,6 +133,25 @@ def settlement(claim: Claim, status: JobState, *, fence: int | None = None, **ch
         "cause": "a503a503a503" if status is JobState.FAILED else None,
     }
     return Settlement(**(fields | changes))
+
+
+def lost(claim: Claim, content: bytes = b"the mail", **changes: Any) -> Settlement:
+    """A claim of which nobody knows whether it arrived: tried again, and what was sent is kept for that."""
+    error = JobError("unknown", "the connection broke after all was sent")
+    tried = attempt(Outcome.UNKNOWN, error=error)
+    fields: dict[str, Any] = {"content": content, "error": error, "attempt": tried}
+    return settlement(claim, JobState.PENDING, **(fields | changes))
+
+
+def suppression(**changes: Any) -> Suppression:
+    """That someone is sent no mail at all any more."""
+    fields: dict[str, Any] = {
+        "channel": "email",
+        "recipient": "ada@example.com",
+        "reason": SuppressionReason.MANUAL,
+        "created_at": NOW,
+    }
+    return Suppression(**(fields | changes))
 
 
 def release(claim: Claim, **changes: Any) -> Settlement:

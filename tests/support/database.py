@@ -29,14 +29,15 @@ def integrity(path: Path) -> list[str]:
     return found
 
 
-VERSION_1 = Path(__file__).with_name("sqlite_1.sql")
+OLD_VERSIONS = (1, 2)
 
 
-def make_version_1(path: Path) -> None:
-    """Make the file that a notifier of schema version 1 left, with two events and what became of them."""
+def make_version(version: int, path: Path) -> None:
+    """Make the file that a notifier of an old schema left, with two events and what became of them."""
+    script = Path(__file__).with_name(f"sqlite_{version}.sql").read_text("utf-8")
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = WAL")
-        database.executescript(VERSION_1.read_text("utf-8"))
+        database.executescript(script)
 
 
 def shape(path: Path) -> dict[str, Any]:

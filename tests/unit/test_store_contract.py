@@ -1,12 +1,13 @@
 """What every store promises (`store.base.Store`), tried on each backend alike.
 
-A backend joins by one line in `BACKENDS`. What is true of one of them only stands in a file of its own.
+What they promise of mail stands in test_store_mail.py; what is true of one of them only, in a file of its
+own.
 """
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from support.builders import (
     settlement,
     submission,
 )
+from support.stores import BACKENDS, claim_of, finish, ids, lanes, put, take, take_one
 
 from notifier.errors import (
     IdempotencyConflictError,
@@ -47,8 +49,6 @@ from notifier.model import (
 from notifier.store import Store, open_store
 from notifier.store.base import WINDOW_BYTES, Added, Claimed, JobFilter, Replay, Submission
 
-BACKENDS = {"sqlite": "sqlite:///notifier.db"}
-
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = JobState
 UNTIL = NOW + 60
 EVERYTHING = JobFilter()
@@ -67,57 +67,6 @@ async def store(url: str, tmp_path: Path) -> AsyncIterator[Store]:
     await opened.open(NOW)
     yield opened
     await opened.close()
-
-
-async def put(store: Store, *submissions: Submission) -> list[Job]:
-    """Store submissions one by one, and return all their jobs."""
-    for each in submissions:
-        await store.add([each])
-    return [each for submission in submissions for each in submission.jobs]
-
-
-async def claim_of(store: Store, lanes: Sequence[str], limit: int = 100, **asked: Any) -> Claimed:
-    """Claim what is due of normal priority in these lanes, without a bound that the test doesn't name."""
-    whole: dict[str, Any] = {"priority": Priority.NORMAL, "per_lane": 100, "now": NOW} | asked
-    return await store.claim(lanes=lanes, limit=limit, until=whole["now"] + 60, **whole)
-
-
-async def take(store: Store, limit: int = 100, **asked: Any) -> list[Claim]:
-    """Claim what is due of normal priority, in every lane there is unless the test names some."""
-    if "lanes" not in asked:
-        priority = asked.get("priority", Priority.NORMAL)
-        asked["lanes"] = [lane for lane, _ in await store.lanes(priority=priority, after="", limit=1000)]
-    return (await claim_of(store, limit=limit, **asked)).claims
-
-
-async def take_one(store: Store, *, now: float = NOW, **changes: Any) -> Claim:
-    """Store one job and claim it."""
-    await put(store, submission(**changes))
-    (claim,) = await take(store, now=now)
-    return claim
-
-
-async def finish(store: Store, state: JobState, *, now: float = NOW, **changes: Any) -> Job:
-    """Bring a new job to a state by the ways that lead there."""
-    (made,) = await put(store, submission(**changes))
-    if state is CANCELLED:
-        return await store.cancel(made.id, now)
-    if state is not PENDING:
-        fences = await store.claim_these([made.id], now=NOW, until=UNTIL)
-        claim = Claim(msgspec.structs.replace(made, claim=fences[made.id]), event_record())
-        if state is not PROCESSING:
-            assert await store.settle(settlement(claim, state, now=now))
-    return await store.job(made.id)
-
-
-def ids(jobs: Sequence[Job] | Sequence[Claim]) -> list[str]:
-    """The ids of jobs, claimed or not, in their order."""
-    return [each.job.id if isinstance(each, Claim) else each.id for each in jobs]
-
-
-def lanes(claims: Sequence[Claim]) -> list[str]:
-    """The lanes of claimed jobs, in their order."""
-    return [claim.job.lane for claim in claims]
 
 
 # Adding --------------------------------------------------------------------------------------------
