@@ -50,8 +50,9 @@ class LaneHealth:
             return self._pause(lane, answer)
         self._queue.provider_answered(lane)
         verdict = self._break(lane, answer) if answer.lane_fault else WELL
-        if isinstance(answer, Transient) and answer.retry_after:
-            return self._wait(lane, min(answer.retry_after, self._cap), verdict)
+        asked = answer.retry_after if isinstance(answer, Transient) else None
+        if asked is not None and asked > 0:  # which the NaN of a plugin isn't
+            return self._wait(lane, min(asked, self._cap), verdict)
         return verdict
 
     def _pause(self, lane: str, answer: Unavailable) -> Verdict:

@@ -138,8 +138,13 @@ class WorkerPool:
         job, answer = await self._answer(claim)
         duration = time.perf_counter() - clock
         try:
-            until = await self._note_health(job, answer, started)
-            await self._settle(job, self._settlement(claim, job, answer, started, duration, until=until))
+            verdict = self._health.note(job.lane, answer)
+            self.give_back(verdict.withdrawn, verdict.until)
+            settlement = self._settlement(claim, job, answer, started, duration, until=verdict.until)
+            try:
+                await self._tell_endpoint(job, answer, started, breaker_opened=verdict.breaker_opened)
+            finally:  # a worker that is cancelled there has delivered all the same
+                await self._settle(job, settlement)
         except Exception as error:
             # A channel may raise what can't be written, such as a message that is no text.
             job, failure = claim.job, _failure(error, claim.job)
@@ -205,30 +210,24 @@ class WorkerPool:
 
     # What became of it ---------------------------------------------------------------------------
 
-    async def _note_health(self, job: Job, answer: Receipt | DeliveryError, started: float) -> float:
-        """Tell the lane and the endpoint, if it is for one. Returns until when the lane waits, or 0."""
-        verdict = self._health.note(job.lane, answer)
-        self.give_back(verdict.withdrawn, verdict.until)
-        endpoint = self._endpoints.get(job.endpoint) if job.endpoint is not None else None
-        # One that was changed meanwhile (its url, say) has nothing to do with how this went.
-        if endpoint is not None and endpoint.updated_at <= started:
-            await self._tell_endpoint(endpoint.id, answer, breaker_opened=verdict.breaker_opened)
-        return verdict.until
-
     async def _tell_endpoint(
-        self, endpoint: str, answer: Receipt | DeliveryError, *, breaker_opened: bool
+        self, job: Job, answer: Receipt | DeliveryError, started: float, *, breaker_opened: bool
     ) -> None:
         """Tell an endpoint. What goes wrong there must not change what became of the job."""
+        endpoint = self._endpoints.get(job.endpoint) if job.endpoint is not None else None
+        # One that was changed meanwhile (its url, say) has nothing to do with how this went.
+        if endpoint is None or endpoint.updated_at > started:
+            return
         try:
             if isinstance(answer, DeliveryError):
-                await self._endpoints.failed(endpoint, answer, self._clock())
+                await self._endpoints.failed(endpoint.id, answer, self._clock())
                 if breaker_opened:
-                    await self._endpoints.breaker_opened(endpoint, self._clock())
+                    await self._endpoints.breaker_opened(endpoint.id, self._clock())
             else:
-                await self._endpoints.delivered(endpoint, self._clock())
+                await self._endpoints.delivered(endpoint.id, self._clock())
         except Exception:
             self._metrics.errors.labels("endpoint").inc()
-            _log.exception("an endpoint's health could not be noted", endpoint=endpoint)
+            _log.exception("an endpoint's health could not be noted", endpoint=endpoint.id)
 
     def _settlement(
         self,
@@ -269,7 +268,10 @@ class WorkerPool:
         )
 
     async def _settle(self, job: Job, settlement: Settlement) -> None:
-        """Write it down, however long the store takes: what was delivered must not be forgotten."""
+        """Write it down, however long the store takes: what was delivered must not be forgotten.
+
+        Raises a StoreError only where the worker is to end.
+        """
         tries = 0
         while True:
             try:
@@ -277,6 +279,8 @@ class WorkerPool:
                 break
             except StoreError:
                 self._metrics.errors.labels("settle").inc()
+                if _is_to_end():
+                    raise
                 delay = _SETTLE_BACKOFF[min(tries, len(_SETTLE_BACKOFF) - 1)]
                 _log.exception("an outcome could not be written; trying again", job=settlement.job_id)
                 await asyncio.sleep(delay)
@@ -336,9 +340,14 @@ async def _timed(channel: Channel, message: Message, seconds: float) -> Receipt:
 def _is_a_stop(error: BaseException) -> bool:
     """Whether it is the worker that is to end, and no channel that failed."""
     if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
+        return _is_to_end()
     return isinstance(error, GeneratorExit)
+
+
+def _is_to_end() -> bool:
+    """Whether the task that asks was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _failure(error: BaseException, job: Job) -> Transient:

@@ -98,6 +98,13 @@ async def test_no_receiver_stops_its_lane_for_longer_than_the_cap(ward: Ward) ->
     assert ward.health.note("erp", Transient("later", retry_after=1e12)).until == NOW + 600
 
 
+@pytest.mark.parametrize("asked", [float("nan"), -1.0, 0.0])
+async def test_a_time_that_is_none_stops_nothing(ward: Ward, asked: float) -> None:
+    """A plugin may take its number from anywhere; a timer set to NaN would never end."""
+    ward.health.note("erp", Transient("busy", retry_after=asked))
+    assert ward.reason is None
+
+
 async def test_those_in_flight_when_a_provider_failed_are_one_fault(ward: Ward) -> None:
     """They make no longer pause, and wait as long as the others."""
     down = Unavailable("the relay is down")

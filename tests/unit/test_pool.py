@@ -762,6 +762,29 @@ async def test_a_drain_finishes_what_is_in_flight_and_gives_back_the_rest(shop: 
     assert not shop.queue.claims
 
 
+@pytest.mark.parametrize("store_fails", [False, True])
+async def test_a_drain_whose_time_is_over_keeps_what_was_delivered(shop: Shop, *, store_fails: bool) -> None:
+    """That the endpoint is still being told is no reason to send it again; a store that is gone ends it."""
+    telling = asyncio.Event()
+
+    async def delivered(_endpoint_id: str, _now: float) -> None:
+        telling.set()
+        await asyncio.Event().wait()
+
+    subscriber = endpoint()
+    shop.endpoints.known[subscriber.id] = subscriber
+    shop.endpoints.delivered = delivered  # type: ignore[method-assign,assignment]  # it takes its time
+    claim = await shop.put(endpoint=subscriber.id, lane=subscriber.lane, route=None)
+    await telling.wait()
+    shop.store.failing["settle"] = 100 if store_fails else 0
+    await shop.pool.drain(0)
+    expected = (PROCESSING, 0) if store_fails else (COMPLETED, 1)
+    assert (
+        (await shop.store.job(claim.job.id)).status,
+        len(await shop.store.attempts(claim.job.id)),
+    ) == expected
+
+
 async def test_a_drain_gives_many_jobs_back_in_few_commits(shop: Shop) -> None:
     """A full window is released before anyone loses patience."""
     shop.queue.stop("a", Stop(PAUSED, "down", NOW + 3600), 3600)
