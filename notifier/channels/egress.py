@@ -49,15 +49,24 @@ class Line(ResponseHandler):
     came = 0
     """Bytes that came since it was last handed out."""
 
+    def close(self) -> None:
+        """Let go of it at once: TLS would wait half a minute for the farewell of a peer that sends none."""
+        self.abort()
+
     def data_received(self, data: bytes) -> None:
         """Read what came; what is no answer any more, by its size or number, breaks the connection off."""
         self.came += len(data)
         for at in range(0, max(1, len(data)), _PIECE):  # aiohttp gives it nothing, too, to have it go on
             if self.came > MOST_READ or len(self._buffer) > MOST_ANSWERS:
-                self.set_exception(BadHttpMessage("too much of it"))
-                self.abort()
+                self._break_off(BadHttpMessage("too much of it"))
                 return
             super().data_received(data[at : at + _PIECE])
+
+    def _break_off(self, error: HttpProcessingError) -> None:
+        self.set_exception(error)
+        if self._payload is not None:  # whoever reads the body would hear nothing of the end
+            self._payload.set_exception(error)
+        self.abort()
 
 
 class Egress(aiohttp.TCPConnector):

@@ -180,6 +180,31 @@ def named() -> Names:
     return Names(localhost=here, proxy_test=here, other_test=here)
 
 
+async def test_a_receiver_can_not_hold_a_connection_that_is_done_with(trusted: ssl.SSLContext) -> None:
+    """TLS ends with a farewell on both sides; who sends none must not keep a socket of ours open."""
+    made: list[socket.socket] = []
+
+    class Noting(Guard):
+        def open_socket(self, info: AddressInfo) -> socket.socket:
+            made.append(super().open_socket(info))
+            return made[-1]
+
+    async def stubborn(line: Any) -> None:
+        await answer(headers={"Connection": "close"})(line)
+        line.writer.transport.pause_reading()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            line.writer.transport.abort()
+
+    guard = Noting(PublicInternet(LOOPBACK))
+    async with Receiver(stubborn, tls=trusted) as receiver, opened(guard, names=named()) as transport:
+        assert (await post(transport, f"https://localhost:{receiver.port}/")).status == 200
+        for _ in range(10):  # turns of the loop, in which it closes what was let go of
+            await asyncio.sleep(0)
+        assert [each.fileno() for each in made] == [-1]
+
+
 async def test_http_goes_through_a_tunnel_too() -> None:
     """The proxy is asked for the checked address, and sees nothing of the request; the tunnel is kept."""
     names = named()
