@@ -117,25 +117,32 @@ class WorkerPool:
 
     async def _work(self) -> None:
         while (claim := await self._queue.get()) is not None:
+            moved = None
             try:
-                await self._handle(claim)
+                moved = await self._handle(claim)
             finally:
                 self._queue.done(claim)
+            if moved is not None:
+                self._queue.take_in([moved])
 
-    async def _handle(self, claim: Claim) -> None:
+    async def _handle(self, claim: Claim) -> Claim | None:
+        """Try one job; returns the claim if it is to wait its turn in another lane first."""
         try:
-            await self._attempt(claim)
+            return await self._attempt(claim)
         except asyncio.CancelledError:
             await self._release(claim)
             raise
         except Exception:
             self._metrics.errors.labels("worker").inc()
             _log.exception("a worker failed; its job is tried again when its claim ends", job=claim.job.id)
+        return None
 
-    async def _attempt(self, claim: Claim) -> None:
-        """Try one job once, and write down what came of it."""
+    async def _attempt(self, claim: Claim) -> Claim | None:
+        """Try one job once, and write down what came of it; see `_handle`."""
         started, clock = self._clock(), time.perf_counter()
         job, answer = await self._answer(claim)
+        if answer is None:
+            return Claim(msgspec.structs.replace(claim.job, lane=job.lane), claim.event)
         duration = time.perf_counter() - clock
         try:
             verdict = self._health.note(job.lane, answer)
@@ -149,13 +156,19 @@ class WorkerPool:
             # A channel may raise what can't be written, such as a message that is no text.
             job, failure = claim.job, _failure(error, claim.job)
             await self._settle(job, self._settlement(claim, job, failure, started, duration, until=0.0))
+        return None
 
-    async def _answer(self, claim: Claim) -> tuple[Job, Receipt | DeliveryError]:
-        """Deliver. Whatever is raised on the way is the job's failure, save that we are being stopped."""
+    async def _answer(self, claim: Claim) -> tuple[Job, Receipt | DeliveryError | None]:
+        """Deliver. Whatever is raised on the way is the job's failure, save that we are being stopped.
+
+        None: its destination was made out only now, and is of a lane with limits of its own.
+        """
         job = claim.job
         try:
             endpoint = self._endpoint_of(job)
             job = self._made_out(claim, endpoint)
+            if job.lane != claim.job.lane:
+                return job, None
             return job, await self._deliver(job, claim, endpoint)
         except DeliveryError as error:
             return job, error

@@ -17,6 +17,7 @@ from notifier.channels import FunctionChannel, Message, Receipt
 from notifier.config import Config, Duration, Retry, Route, Workers
 from notifier.dispatch import pool as module
 from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, RETRY_AFTER, Stop
+from notifier.dispatch.limits import UNLIMITED, Limits
 from notifier.dispatch.pool import WorkerPool
 from notifier.dispatch.queue import FairQueue
 from notifier.errors import DeliveryError, Permanent, Transient, Unavailable, Unknown
@@ -496,6 +497,30 @@ async def test_a_destination_made_out_only_now_is_written_down(shop: Shop) -> No
     done, _ = await shop.attempted(event, made=failed_job(event))
     assert (done.status, done.destination) == (COMPLETED, "https://found.example/hooks")
     assert shop.delivered[0].destination == "https://found.example/hooks"
+
+
+async def test_a_job_whose_destination_is_made_out_late_keeps_to_the_limits_of_its_lane(shop: Shop) -> None:
+    """Thousands may be requeued at once when what they failed of is mended."""
+    shop.queue._limits_of = lambda lane: Limits(max_in_flight=1) if lane == "webhook" else UNLIMITED
+    go_on, begun, most = asyncio.Event(), 0, 0
+
+    async def deliver(_message: Message) -> None:
+        nonlocal begun, most
+        begun += 1
+        most = max(most, begun)
+        await go_on.wait()
+        begun -= 1
+
+    shop.deliver = deliver
+    for _ in range(3):
+        event = event_record(body='{"url": "https://found.example/hooks"}')
+        await shop.put(event, made=failed_job(event))
+    await shop.store.ping()
+    go_on.set()
+    await shop.store.called("settle", 3)
+    assert most == 1
+    await shop.idle()
+    assert not shop.queue.claims
 
 
 async def test_a_destination_that_still_can_not_be_made_out_fails_again(shop: Shop) -> None:
