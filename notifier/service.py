@@ -30,9 +30,12 @@ from notifier.replays import Replays, Requeued
 from notifier.routing import OPERATIONAL, Router
 from notifier.store import Store, open_store
 from notifier.store.base import Added, JobFilter, Submission
+from notifier.suppressions import Suppressions
+from notifier.unsubscribing import Unsubscribing, new_key
 from notifier.upkeep import Chore, Upkeep
 
 _WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a setting, not a secret
+_UNSUBSCRIBE_KEY = "unsubscribe_key"
 MAX_JOBS = 100_000
 """How many jobs the events of one call may cause together. One event may always cause its own."""
 _ENDPOINTS_EVERY = 30.0
@@ -67,6 +70,8 @@ class Notifier:
         self.draining = False
         self._webhook_secrets = config.channels.webhook.secrets or (new_secret(),)
         self.store: Store = open_store(config.store.url, config.directory, config.store.secret_key)
+        self.suppressions = Suppressions(self.store, self.clock, config.channels.email.suppress_after)
+        self.unsubscribing = Unsubscribing(new_key(), config.server.public_url)
         self.renderer = Renderer(
             config.templates_path,
             max_attachment=config.channels.email.max_attachment,
@@ -179,6 +184,9 @@ class Notifier:
             if not self.config.channels.webhook.secrets:
                 kept = await self.store.setting(_WEBHOOK_SECRET, self.webhook_secret, secret=True)
                 self._webhook_secrets = (kept,)
+            self.unsubscribing.key = await self.store.setting(
+                _UNSUBSCRIBE_KEY, self.unsubscribing.key, secret=True
+            )
             await self.endpoints.load()
             for each in self.channels.values():
                 await each.open()

@@ -22,10 +22,15 @@ STREET: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"notifier", "server", "dev"}),
     frozenset({"service"}),
-    frozenset({"web", "dashboard", "dispatch", "upkeep", "explain", "preview", "replays"}),
+    frozenset(
+        {
+            *("web", "dashboard", "dispatch", "upkeep", "explain", "preview", "replays"),
+            *("suppressions", "unsubscribing"),
+        }
+    ),
     frozenset({"endpoints"}),
     frozenset({"store", "channels", "rendering", "routing", "ingest", "cloudevents", "inbox"}),
-    frozenset({"retry", "config"}),
+    frozenset({"retry", "config", "faults"}),
     frozenset({"model"}),
     frozenset({"errors", "metrics", "logs"}),
 )
