@@ -1,6 +1,7 @@
 """The email channel: what a job becomes as a mail, where it goes, and how it is refused."""
 
 import re
+import threading
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -11,20 +12,22 @@ import pytest
 from support.builders import NOW, event_record, job
 from support.smtp_server import DROP, SmtpServer, closed_port
 
-from notifier.channels import Channel, ChannelContext, Content, Message, Receipt
+from notifier.channels import Attachment, Channel, ChannelContext, Content, Message, Receipt, email
 from notifier.channels.email import EmailChannel
-from notifier.config import Channels, Config, Duration, EmailSection, Relay
+from notifier.channels.mime import Letter, compose
+from notifier.config import Channels, Config, Duration, EmailSection, Relay, Size
 from notifier.errors import ConfigError, Permanent, Unavailable, Unknown
+from notifier.model import Addressed
 
 CONTENT = Content(subject="Welcome, Ada\n", html="<p>Hello <b>Ada</b></p>", text="Hello Ada")
 
 
-def channel(*relays: Relay, sender: str = "Notifier <no-reply@Example.com>") -> EmailChannel:
+def channel(*relays: Relay, sender: str = "Notifier <no-reply@Example.com>", **section: Any) -> EmailChannel:
     """The channel of a configuration that is only about mail."""
-    email = EmailSection(from_=sender, relays=relays)
+    settings = EmailSection(from_=sender, relays=relays, **section)
     return EmailChannel(
         ChannelContext(
-            config=Config(channels=Channels(email=email)),
+            config=Config(channels=Channels(email=settings)),
             settings={},
             secrets_for=lambda _job: [""],
             clock=lambda: NOW,
@@ -38,12 +41,23 @@ def relay_to(server: SmtpServer) -> Relay:
 
 
 def message(
-    content: Content = CONTENT, *, destination: str = "Ada <ada@example.org>", **event_changes: Any
+    content: Content = CONTENT,
+    *,
+    destination: str = "Ada <ada@example.org>",
+    deliver_at: float | None = None,
+    kept: bytes | None = None,
+    unsubscribe_url: str | None = None,
+    **job_changes: Any,
 ) -> Message:
     """A job of the email channel that is to be attempted."""
-    event = event_record(id="evt_1", type="user.signup", **event_changes)
+    event = event_record(id="evt_1", type="user.signup", deliver_at=deliver_at)
+    changes = {"id": "job_1", "channel": "email", "destination": destination} | job_changes
     return Message(
-        job=job(event, id="job_1", channel="email", destination=destination), event=event, content=content
+        job=job(event, **changes),
+        event=event,
+        content=content,
+        kept=kept,
+        unsubscribe_url=unsubscribe_url,
     )
 
 
@@ -57,7 +71,7 @@ def test_is_a_channel() -> None:
     """It has everything that the dispatcher asks of a channel, and no use for a payload."""
     built = channel()
     assert isinstance(built, Channel)
-    assert built.parts == {"subject", "html", "text"}
+    assert built.parts == {"subject", "html", "text", "attachments"}
 
 
 @pytest.mark.parametrize("sender", ["", "nobody", "a@b@c", "A <a@example.com>, B <b@example.com>"])
@@ -139,6 +153,101 @@ async def test_attempts_of_a_job_are_the_same_mail() -> None:
     assert first.parsed()["Date"].datetime.timestamp() == int(NOW)
 
 
+async def test_what_was_kept_is_sent_as_it_is() -> None:
+    """An attempt after an unknown one sends the very bytes of that, whatever the template makes by now."""
+    async with SmtpServer() as server:
+        sending = channel(relay_to(server))
+        server.script("dot", DROP)
+        with pytest.raises(Unknown) as caught:
+            await sending.deliver(message())
+        assert caught.value.content == server.mails[0].content
+        changed = Content(subject="Changed", text="Changed")
+        await sending.deliver(message(changed, kept=caught.value.content))
+        await sending.deliver(message(Content(), kept=caught.value.content))
+        await sending.close()
+    assert len({mail.content for mail in server.mails}) == 1
+    assert server.mails[2].recipients == ("ada@example.org",)
+
+
+async def test_a_mail_says_whom_it_is_for_and_goes_to_one() -> None:
+    """The headers are those of all the jobs; the envelope is this job's recipient, who may be a bcc."""
+    addressed = Addressed(to=("Ada <ada@example.org>", "bob@example.org"), cc=("Zoë <zoe@müller.de>",))
+    async with SmtpServer() as server:
+        sending = channel(relay_to(server))
+        await sending.deliver(message(destination="eve@example.net", addressed=addressed))
+        await sending.close()
+    (mail,) = server.mails
+    assert mail.recipients == ("eve@example.net",)
+    assert str(mail.parsed()["To"]) == "Ada <ada@example.org>, bob@example.org"
+    assert str(mail.parsed()["Cc"]) == "Zoë <zoe@xn--mller-kva.de>"
+    assert b"eve" not in mail.content
+
+
+def test_attachments_go_along() -> None:
+    """Files are attached, images stand beside the HTML that shows them; a preview names both."""
+    content = msgspec.structs.replace(
+        CONTENT,
+        attachments=(
+            Attachment(filename="a.pdf", media_type="application/pdf", content=b"%PDF"),
+            Attachment(filename="l.png", media_type="image/png", content=b"PNG", inline="logo"),
+        ),
+    )
+    preview = channel().preview(message(content))
+    assert preview["attachments"] == [
+        {"filename": "a.pdf", "media_type": "application/pdf", "size": 4, "inline": None},
+        {"filename": "l.png", "media_type": "image/png", "size": 3, "inline": "logo"},
+    ]
+    (attached,) = parsed(preview["raw"]).iter_attachments()
+    assert (attached.get_filename(), attached.get_content()) == ("a.pdf", b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("size", "limits", "code"),
+    [
+        (1001, {"max_attachment": Size(1000)}, "attachment_too_large"),
+        (1001, {"max_message": Size(1000)}, "message_too_large"),
+        (900, {"max_message": Size(1200)}, "message_too_large"),
+    ],
+)
+async def test_what_is_too_large_is_permanent(size: int, limits: dict[str, Any], code: str) -> None:
+    """A file beyond its cap, and a mail beyond its own, encoded as it is, are refused with both numbers."""
+    file = Attachment(filename="a.bin", media_type="application/octet-stream", content=bytes(size))
+    content = msgspec.structs.replace(CONTENT, attachments=(file,))
+    with pytest.raises(Permanent, match=r"bytes; channels\.email\.max_") as caught:
+        await channel(**limits).deliver(message(content))
+    assert caught.value.code == code
+
+
+async def test_a_large_mail_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is built beside the event loop, and is the mail that it would be anyway."""
+    file = Attachment(filename="a.bin", media_type="application/octet-stream", content=bytes(1024**2))
+    large = message(msgspec.structs.replace(CONTENT, attachments=(file,)))
+    threads = []
+
+    def spied(letter: Letter) -> bytes:
+        threads.append(threading.current_thread())
+        return compose(letter)
+
+    monkeypatch.setattr(email, "compose", spied)
+    async with SmtpServer() as server:
+        sending = channel(relay_to(server))
+        await sending.deliver(large)
+        await sending.deliver(message())
+        await sending.close()
+    assert [thread is threading.main_thread() for thread in threads] == [False, True]
+    assert server.mails[0].content == channel().preview(large)["raw"].encode()
+
+
+def test_unsubscribing_takes_one_click() -> None:
+    """Where there is a link it stands in the headers that RFC 8058 has for it, whole and unfolded."""
+    url = "https://notify.example.com/unsubscribe/" + "x" * 300
+    raw = channel().preview(message(unsubscribe_url=url, category="news"))["raw"]
+    assert f"\r\nList-Unsubscribe: <{url}>\r\n" in raw
+    assert "\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n" in raw
+    assert "\r\nList-ID: <news.example.com>\r\n" in raw
+    assert "List-" not in channel().preview(message(category="news"))["raw"]
+
+
 def test_a_scheduled_mail_is_dated_to_its_time() -> None:
     """A mail that was to wait bears the time that it was to go out at, and not an old one."""
     raw = channel().preview(message(deliver_at=NOW + 86400))["raw"]
@@ -151,6 +260,16 @@ def test_text_is_made_from_the_html_where_there_is_none() -> None:
         preview = channel().preview(message(Content(subject="Hi", html="<h1>Hi</h1><p>Ada</p>", text=text)))
         assert preview["text"] == "Hi\n==\n\nAda\n"
         assert parsed(preview["raw"]).get_content_type() == "multipart/alternative"
+
+
+def test_style_sheets_become_attributes() -> None:
+    """What a sheet says stands on the elements, counts for the text too; `inline_css = false` leaves it."""
+    html = "<style>p{color:red} i{display:none}</style><p>Ada</p><div style=display:none>x</div>"
+    content = Content(subject="Hi", html=html)
+    preview = channel().preview(message(content))
+    assert '<p style="color: red;">Ada</p>' in preview["html"]
+    assert preview["text"] == "Ada\n"
+    assert channel(inline_css=False).preview(message(content))["html"] == html
 
 
 def test_text_alone_makes_a_plain_mail() -> None:
@@ -171,6 +290,7 @@ def test_a_preview_is_the_mail_that_would_go_out() -> None:
         "subject": "Welcome, Ada",
         "html": CONTENT.html,
         "text": CONTENT.text,
+        "attachments": [],
     }
     assert str(parsed(raw)["Subject"]) == "Welcome, Ada"
 

@@ -3,16 +3,18 @@
 import re
 from email import policy
 from email.header import decode_header, make_header
-from email.message import EmailMessage
+from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from notifier.channels import Attachment
 from notifier.channels.address import Address, read_address
-from notifier.channels.mime import compose
+from notifier.channels.mime import Letter, compose
 from notifier.errors import Permanent
 
 SENDER = Address("Notifier", "no-reply", "example.com")
@@ -20,6 +22,8 @@ ADA = Address("", "ada", "example.org")
 NAMED = Address("Ada Lovelace", "ada", "example.org")
 MESSAGE_ID = "<job_018f@example.com>"
 DATE = 1_700_000_000.0
+LONGEST = 998
+"""What RFC 5322 §2.1.1 allows of a line: a media type can't be folded."""
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 header_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"))
@@ -32,16 +36,29 @@ bodies = st.one_of(
 )
 
 
-def built(sender: Address = SENDER, recipient: Address = ADA, **changes: Any) -> bytes:
+def built(recipient: Address = ADA, **changes: Any) -> bytes:
     """A mail of which a test names only what it is about."""
-    arguments: dict[str, Any] = {
+    fields: dict[str, Any] = {
+        "sender": SENDER,
+        "to": (recipient,),
         "subject": "Hello",
         "html": "<p>Hello</p>",
         "text": "Hello",
         "message_id": MESSAGE_ID,
         "date": DATE,
     }
-    return compose(sender, recipient, **(arguments | changes))
+    return compose(Letter(**(fields | changes)))
+
+
+def file(**changes: Any) -> Attachment:
+    """An attachment of which a test names only what it is about."""
+    fields = {"filename": "invoice.pdf", "media_type": "application/pdf", "content": b"%PDF"} | changes
+    return Attachment(**fields)
+
+
+def image(name: str, **changes: Any) -> Attachment:
+    """An image that the HTML shows by this name."""
+    return file(**{"filename": "logo.png", "media_type": "image/png", "inline": name} | changes)
 
 
 def parsed(mail: bytes) -> EmailMessage:
@@ -256,6 +273,8 @@ def test_no_value_can_inject_a_header(character: str) -> None:
         {"headers": [("List-Unsubscribe", bad)]},
         {"headers": [(f"X-{bad}", "note")]},
         *({who: address} for who in ("sender", "recipient") for address in _broken_addresses(bad)),
+        *({who: (ADA, address)} for who in ("to", "cc") for address in _broken_addresses(bad)),
+        {"attachments": [file(filename=bad)]},
     ]
     for case in cases:
         with pytest.raises(Permanent) as caught:
@@ -283,6 +302,8 @@ def _broken_addresses(bad: str) -> list[Address]:
         ({"text": "\ud800"}, "invalid_text"),
         ({"recipient": Address("\ud800", "a", "b.c")}, "invalid_text"),
         ({"html": None, "text": None}, "no_body"),
+        ({"headers": [("Bcc", "eve@example.com")]}, "invalid_header"),
+        ({"attachments": [Attachment(filename="\ud800", media_type="a/b", content=b"")]}, "invalid_text"),
     ],
 )
 def test_what_makes_no_mail_is_permanent(changes: dict[str, Any], code: str) -> None:
@@ -290,6 +311,237 @@ def test_what_makes_no_mail_is_permanent(changes: dict[str, Any], code: str) -> 
     with pytest.raises(Permanent) as caught:
         built(**changes)
     assert caught.value.code == code
+
+
+# Attachments -------------------------------------------------------------------------------------
+
+file_names = st.one_of(
+    header_text,
+    st.text(st.sampled_from("ab.pdf \"'\\;=%*"), min_size=1),
+    st.text(st.sampled_from("日本é😀.pdf"), min_size=1, max_size=100),
+).filter(str.strip)
+media_types = st.from_regex(
+    r"(application|image|audio|text|font|model)/[A-Za-z0-9][A-Za-z0-9!#$&^_.+\-]{0,60}", fullmatch=True
+)
+attachments = st.builds(
+    Attachment,
+    filename=file_names,
+    media_type=media_types,
+    content=st.one_of(st.binary(max_size=300), unicode_text.map(str.encode)),
+)
+images = st.dictionaries(
+    st.from_regex(r"[A-Za-z0-9._@+\-]{1,128}", fullmatch=True), attachments, max_size=3
+).map(lambda named: [msgspec.structs.replace(each, inline=name) for name, each in named.items()])
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(
+    files=st.lists(attachments, max_size=3),
+    shown=images,
+    html=st.none() | bodies,
+    text=bodies,
+)
+@example(files=[file(filename="x" * 500 + "é")], shown=[], html=None, text="")
+@example(files=[file(filename='a"b\\c; d=*%41')], shown=[image("l")], html="", text="")
+@example(files=[file(filename="=?utf-8?q?no?=", content=b"\r\n.\r\n")], shown=[], html="a", text="b")
+def test_attachments_parse_back(
+    files: list[Attachment], shown: list[Attachment], html: str | None, text: str
+) -> None:
+    """Files and inline images of any name and content come back whole, beside bodies that do too."""
+    mail = built(html=html, text=text, attachments=[*shown, *files])
+    check_lines(mail, longest=LONGEST)
+    read = parsed(mail)
+    assert not any(part.defects for part in read.walk())
+    assert body(read, "plain") == ended(text)
+    if html is not None:
+        assert body(read, "html") == ended(html)
+    assert [seen(part) for part in attached(read)] == [told(each) for each in [*shown, *files]]
+
+
+def attached(mail: EmailMessage) -> list[EmailMessage]:
+    """The parts of a mail that are no bodies; `get_filename` would take a name's own quotes away."""
+    return [part for part in mail.walk() if "Content-Disposition" in part]
+
+
+def seen(part: EmailMessage) -> tuple[object, ...]:
+    """What the parser makes of an attachment."""
+    content_id = part["Content-ID"]
+    return (
+        part.get_content_type(),
+        part["Content-Disposition"].params["filename"],
+        part.get_payload(decode=True),
+        part.get_content_disposition(),
+        str(content_id).strip("<>") if content_id else None,
+    )
+
+
+def told(attachment: Attachment) -> tuple[object, ...]:
+    """The same as it went in."""
+    return (
+        attachment.media_type.lower(),
+        attachment.filename,
+        attachment.content,
+        "attachment" if attachment.inline is None else "inline",
+        attachment.inline,
+    )
+
+
+def shape(part: Message) -> object:
+    """A mail as the tree of its media types."""
+    if not part.is_multipart():
+        return part.get_content_type()
+    return part.get_content_type(), [shape(inner) for inner in part.iter_parts()]  # type: ignore[attr-defined]
+
+
+def library_made(html: str | None, text: str, files: list[Attachment]) -> EmailMessage:
+    """The same mail as the standard library makes it."""
+    made = EmailMessage()
+    made.set_content(text)
+    if html is not None:
+        made.add_alternative(html, subtype="html")
+    page = made.get_body(("html",))
+    for each in files:
+        kind, _, subtype = each.media_type.partition("/")
+        name: dict[str, Any] = {"maintype": kind, "subtype": subtype, "filename": each.filename}
+        if each.inline is not None and isinstance(page, EmailMessage):
+            page.add_related(each.content, cid=f"<{each.inline}>", disposition="inline", **name)
+        else:
+            made.add_attachment(each.content, **name)
+    return made
+
+
+@pytest.mark.parametrize("html", [None, "<p>Größe</p>"])
+@pytest.mark.parametrize(
+    "files", [[], [image("logo")], [file()], [image("logo"), image("foot"), file(), file(filename="b.pdf")]]
+)
+def test_the_standard_library_would_build_the_same_mail(html: str | None, files: list[Attachment]) -> None:
+    """Parts nest as the library nests them, and each says and holds the same."""
+    if html is None:
+        files = [each for each in files if each.inline is None]
+    made = parsed(built(html=html, text="Größe", attachments=files))
+    theirs = parsed(library_made(html, "Größe", files).as_bytes(policy=policy.SMTP))
+    assert shape(made) == shape(theirs)
+    assert [seen(each) for each in attached(made)] == [seen(each) for each in attached(theirs)]
+
+
+def test_the_parts_of_a_full_mail() -> None:
+    """Files follow the bodies; images go with the HTML that shows them, which `related` begins with."""
+    read = parsed(built(attachments=[file(), image("logo")]))
+    assert shape(read) == (
+        "multipart/mixed",
+        [
+            (
+                "multipart/alternative",
+                ["text/plain", ("multipart/related", ["text/html", "image/png"])],
+            ),
+            "application/pdf",
+        ],
+    )
+    (related,) = (part for part in read.walk() if part.get_content_type() == "multipart/related")
+    assert related.get_param("type") == "text/html"
+    assert len({part.get_boundary() for part in read.walk() if part.is_multipart()}) == 3
+
+
+def test_without_html_nothing_is_shown_so_all_is_attached() -> None:
+    """An inline image of a mail of text alone is not lost."""
+    read = parsed(built(html=None, attachments=[image("logo")]))
+    assert shape(read) == ("multipart/mixed", ["text/plain", "image/png"])
+
+
+@pytest.mark.parametrize(
+    ("filename", "expected"),
+    [
+        ("invoice.pdf", ['filename="invoice.pdf"']),
+        ('a "b" \\ c.pdf', ["filename*=utf-8''a%20%22b%22%20%5C%20c.pdf"]),
+        ("Größe.pdf", ["filename*=utf-8''Gr%C3%B6%C3%9Fe.pdf"]),
+        (
+            "é" * 20,
+            [
+                f"filename*0*=utf-8''{'%C3%A9' * 8};",
+                f"filename*1*={'%C3%A9' * 10};",
+                "filename*2*=%C3%A9%C3%A9",
+            ],
+        ),
+    ],
+)
+def test_file_names_are_written_as_rfc_2231_has_them(filename: str, expected: list[str]) -> None:
+    """Plain names are quoted, all others percent-encoded, in pieces where they are long, on legal lines."""
+    mail = built(html=None, attachments=[file(filename=filename)]).decode()
+    written = (
+        mail.partition("Content-Disposition: attachment;")[2].partition("\r\nContent-")[0].lstrip("\r\n")
+    )
+    assert written.split("\r\n") == [f" {line}" for line in expected]
+    assert all(len(line) <= 76 for line in written.split("\r\n"))
+
+
+def test_text_files_say_what_they_are_written_in() -> None:
+    """Text in UTF-8 says so, for it would be taken for ASCII; other bytes are not claimed to be text."""
+    for content, charset in (("é".encode(), "utf-8"), (b"\xe9", None)):
+        (attached,) = parsed(
+            built(attachments=[file(media_type="text/csv", content=content)])
+        ).iter_attachments()
+        assert attached.get_content_charset() == charset
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        file(filename=" "),
+        file(media_type="pdf"),
+        file(media_type="text/html; charset=x"),
+        file(media_type="a/b\r\nX: y"),
+        file(media_type="message/rfc822"),
+        file(media_type="Multipart/mixed"),
+        image(""),
+        image("my logo"),
+        image("l>\r\nX: y"),
+    ],
+)
+def test_what_can_not_be_attached_is_permanent(bad: Attachment) -> None:
+    """No name, no media type, a type that base64 is forbidden to, or a name that no cid can have."""
+    with pytest.raises(Permanent) as caught:
+        built(attachments=[bad])
+    assert caught.value.code == "invalid_attachment"
+
+
+def test_two_images_of_one_name_are_refused() -> None:
+    """It would be left to chance which of them the HTML shows."""
+    with pytest.raises(Permanent) as caught:
+        built(attachments=[image("logo"), image("logo")])
+    assert caught.value.code == "invalid_attachment"
+
+
+# Recipients --------------------------------------------------------------------------------------
+
+
+def test_a_mail_says_whom_it_is_for() -> None:
+    """To and Cc list everyone in their order, on lines of legal length; there is never a Bcc."""
+    many = tuple(Address(f"Someone, the {n}th", f"someone{n}", "example.org") for n in range(30))
+    mail = built(to=many, cc=(NAMED, Address("Zoë", "zoe", "example.org")))
+    check_lines(mail)
+    read = parsed(mail)
+    assert [each.addr_spec for each in read["To"].addresses] == [each.spec for each in many]
+    assert [each.display_name for each in read["To"].addresses] == [each.name for each in many]
+    assert [str(each) for each in read["Cc"].addresses] == [
+        "Ada Lovelace <ada@example.org>",
+        "Zoë <zoe@example.org>",
+    ]
+    assert "Bcc" not in read
+
+
+@given(st.lists(header_text.map(str.strip), min_size=1, max_size=5))
+def test_any_list_of_names_leaves_the_addresses_whole(names: list[str]) -> None:
+    """Whatever the names hold, there are as many recipients as went in, with their addresses."""
+    mail = built(cc=tuple(Address(name, f"u{n}", "example.org") for n, name in enumerate(names)))
+    check_lines(mail)
+    specs = [each.addr_spec for each in parsed(mail)["Cc"].addresses]
+    assert specs == [f"u{n}@example.org" for n in range(len(names))]
+
+
+def test_a_mail_that_names_no_recipient_says_so() -> None:
+    """With everyone in bcc, To is the empty group that RFC 5322 has for it."""
+    assert "To: undisclosed-recipients:;" in header_lines(built(to=()))
+    assert "To" not in parsed(built(to=(), cc=(ADA,)))
 
 
 # Bodies ------------------------------------------------------------------------------------------
