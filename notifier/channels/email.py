@@ -5,12 +5,13 @@ from typing import Any
 
 from notifier.channels import DEFAULT_TIMEOUT, Attachment, ChannelContext, Message, Receipt, channel
 from notifier.channels.address import Address, read_address
+from notifier.channels.dkim import Signer
 from notifier.channels.mime import Letter, compose
 from notifier.channels.plaintext import text_from_html
 from notifier.channels.relays import Relays
 from notifier.channels.smtp import Envelope
 from notifier.channels.styles import inlined
-from notifier.config import Relay
+from notifier.config import Config, Relay
 from notifier.errors import ConfigError, Permanent, Unavailable, Unknown
 from notifier.model import Job
 
@@ -25,10 +26,11 @@ class EmailChannel:
     parts = frozenset({"subject", "html", "text", "attachments"})
 
     def __init__(self, context: ChannelContext) -> None:
-        """Read the sender. Raises ConfigError for `channels.email.from`."""
+        """Read the sender and the key. Raises ConfigError for `channels.email.from` and `.dkim`."""
         section = context.config.channels.email
         self._section = section
         self._sender = _sender(section.from_)
+        self._signer = _signer(context.config, self._sender)
         self._relays = Relays(section.relays)
         self._has_relays = bool(section.relays)
         # The relays' own timeouts come first: they know whether the mail may have been taken.
@@ -90,7 +92,7 @@ class EmailChannel:
         mail = compose(letter)
         if len(mail) > self._section.max_message:
             raise _too_large(len(mail), self._section.max_message)
-        return mail
+        return self._signer.signed(mail) if self._signer else mail
 
     def _letter(self, message: Message) -> Letter:
         content = message.content
@@ -143,6 +145,11 @@ def _sender(text: str) -> Address:
         return read_address(text)
     except Permanent as error:
         raise ConfigError("channels.email.from", error.message) from error
+
+
+def _signer(config: Config, sender: Address) -> Signer | None:
+    section = config.channels.email.dkim
+    return Signer(section, config.directory, sender.domain) if section else None
 
 
 def _addressed(job: Job) -> tuple[tuple[Address, ...], tuple[Address, ...]]:

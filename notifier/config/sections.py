@@ -145,7 +145,7 @@ class ReplyRule(Section, frozen=True, kw_only=True):
 
 
 class DkimSection(Section, frozen=True, kw_only=True):
-    """`[channels.email.dkim]`: how mails are signed (RFC 6376); needs the extra `dkim`."""
+    """`[channels.email.dkim]`: how mails are signed (RFC 6376)."""
 
     selector: str
     key_file: str

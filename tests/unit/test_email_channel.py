@@ -1,21 +1,24 @@
 """The email channel: what a job becomes as a mail, where it goes, and how it is refused."""
 
+import base64
 import re
 import threading
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.builders import NOW, event_record, job
 from support.smtp_server import DROP, SmtpServer, closed_port
 
 from notifier.channels import Attachment, Channel, ChannelContext, Content, Message, Receipt, email
 from notifier.channels.email import EmailChannel
 from notifier.channels.mime import Letter, compose
-from notifier.config import Channels, Config, Duration, EmailSection, Relay, Size
+from notifier.config import Channels, Config, DkimSection, Duration, EmailSection, Relay, Size
 from notifier.errors import ConfigError, Permanent, Unavailable, Unknown
 from notifier.model import Addressed
 
@@ -270,6 +273,15 @@ def test_style_sheets_become_attributes() -> None:
     assert '<p style="color: red;">Ada</p>' in preview["html"]
     assert preview["text"] == "Ada\n"
     assert channel(inline_css=False).preview(message(content))["html"] == html
+
+
+def test_mails_are_signed_where_there_is_a_key(tmp_path: Path) -> None:
+    """With `channels.email.dkim` every mail begins with a signature as the sender's domain."""
+    key = Ed25519PrivateKey.generate()
+    (tmp_path / "dkim.key").write_text(base64.b64encode(key.private_bytes_raw()).decode())
+    dkim = DkimSection(selector="s1", key_file=str(tmp_path / "dkim.key"))
+    raw = channel(dkim=dkim).preview(message())["raw"]
+    assert raw.startswith("DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed; d=example.com;")
 
 
 def test_text_alone_makes_a_plain_mail() -> None:
