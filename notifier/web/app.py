@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
 
-from notifier.web import admin, endpoints, events, health, openapi
+from notifier.web import admin, endpoints, events, health, openapi, suppressions, unsubscribe
 from notifier.web.auth import Gate, Scope
 from notifier.web.calls import Call, Handler
 from notifier.web.problems import ProblemError, respond
@@ -24,10 +24,13 @@ _PROTOCOL = {
 
 def build_app(notifier: "Notifier") -> web.Application:
     """Build the application that serves a notifier, which its caller starts and stops."""
-    gate = Gate(notifier.config.auth)
+    public_url = notifier.config.server.public_url
+    gate = Gate(notifier.config.auth, public_url)
     # A further part of the API has its `calls` here, and is then routed, guarded and documented.
     calls = [*events.calls(notifier), *admin.calls(notifier), *endpoints.calls(notifier)]
-    calls += health.calls(notifier)
+    calls += suppressions.calls(notifier)
+    links = unsubscribe.calls(notifier)
+    calls += [*links, *health.calls(notifier)]
     calls += openapi.calls(calls, keys_asked=gate.keys_asked)
     # Pages for people are a subapp that the caller adds; what has no scope here is admin's.
     scopes = {call.handler: call.scope for call in calls}
@@ -36,7 +39,7 @@ def build_app(notifier: "Notifier") -> web.Application:
         middlewares=[_door(gate, scopes)],
         handler_args=_PROTOCOL,
     )
-    for call in calls:
+    for call in (*calls, *unsubscribe.below_public_path(links, public_url)):
         _route(app, call)
     return app
 

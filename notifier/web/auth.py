@@ -22,10 +22,17 @@ class Scope(StrEnum):
 
     OPEN = "open"
     """Nothing: no key is needed."""
+    LINK = "link"
+    """Nothing but the link that was called, which is signed."""
     INGEST = "ingest"
     """A key that may post events and read what became of them."""
     ADMIN = "admin"
     """A key that may do everything."""
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a key is asked for, where there are any."""
+        return self not in {Scope.OPEN, Scope.LINK}
 
 
 class Gate:
@@ -33,11 +40,13 @@ class Gate:
 
     Without keys, a request must name this machine as its `Host` (else a page that rebinds its own name to
     127.0.0.1 could read everything), and a browser's must not come from another site's page when it
-    changes anything.
+    changes anything. A link is called from anywhere, by the name that `public_url` gives this server or by
+    whatever name a proxy has for it: without the link, there is nothing there to read or to change.
     """
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: Auth, public_url: str | None = None) -> None:
         self.keys_asked = auth.configured
+        self._links_are_public = public_url is not None
         self._keys = [
             *((_digest(key), Scope.INGEST) for key in auth.ingest_keys),
             *((_digest(key), Scope.ADMIN) for key in auth.admin_keys),
@@ -45,9 +54,11 @@ class Gate:
 
     def admit(self, request: web.Request, scope: Scope) -> None:
         """Let a request in for a call of this scope. Raises ProblemError (401 or 403)."""
+        if scope is Scope.LINK and self._links_are_public:
+            return
         if not self.keys_asked:
             _demand_local(request)
-        elif scope is not Scope.OPEN:
+        elif scope.needs_key:
             self._demand(self.granted(request.headers.get("Authorization", "")), scope)
 
     def granted(self, authorization: str) -> Scope | None:

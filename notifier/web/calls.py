@@ -13,11 +13,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Answer(Struct, frozen=True):
-    """One way a call succeeds: what the answer says, and its type (None: text)."""
+    """One way a call ends as it should: what the answer says, and its type (None: text)."""
 
     description: str
     type: Any = None
     media_type: str = JSON
+    others: tuple[str, ...] = ()
+    """Further media types that it comes in, as text, where a request's `Accept` asks for one."""
 
 
 class Header(Struct, frozen=True):

@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document, generated from the calls that answer and the types that validate."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from notifier.web.calls import Answer, Call
 from notifier.web.problems import MEDIA_TYPE, Problem
 
 _REF = "#/components/schemas/{name}"
-_PLACE = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+_PLACE = re.compile(r"\{(\w+)\}")
 _BATCH_SIZE = {"minItems": 1, "maxItems": MAX_EVENTS}
 _WITH_HEADER = {401: "WWW-Authenticate", 503: "Retry-After"}
 _WEBHOOK = {"properties": {"channel": {"const": "webhook"}}}
@@ -26,11 +27,12 @@ _TO_A_URL = {
 }
 _TO_A_RECIPIENT = {
     "required": ["to"],
-    "properties": {"to": {"type": "string"}, "url": {"type": "null"}},
+    "properties": {"to": {"type": ["string", "array"]}, "url": {"type": "null"}},
 }
-_EMAIL_NEEDS_TEMPLATE = {
+_ONLY_EMAIL = {
     "if": {"properties": {"channel": {"const": "email"}}},
     "then": {"required": ["template"], "properties": {"template": {"type": "string"}}},
+    "else": {"properties": {"cc": False, "bcc": False, "category": False}},
 }
 
 
@@ -85,7 +87,7 @@ def _schemas(all_calls: Iterable[Call]) -> tuple[dict[Any, Any], dict[str, Any]]
     found, components = msgspec.json.schema_components(unique, ref_template=_REF)
     components = _portable(components)
     components["Delivery"] |= {"if": _WEBHOOK, "then": _TO_A_URL, "else": _TO_A_RECIPIENT}
-    components["Delivery"]["allOf"] = [_EMAIL_NEEDS_TEMPLATE]
+    components["Delivery"]["allOf"] = [_ONLY_EMAIL]
     return dict(zip(unique, _portable(found), strict=True)), components
 
 
@@ -114,15 +116,15 @@ def _operation(call: Call, schemas: Mapping[Any, Any], keys_asked: bool) -> dict
     if call.body:
         content = {kind: {"schema": _body(schemas[body])} for kind, body in call.body.items()}
         operation["requestBody"] = {"required": call.body_required, "content": content}
-    if keys_asked and call.scope is not Scope.OPEN:
+    if keys_asked and call.scope.needs_key:
         operation["security"] = [{"key": []}]
         operation["x-scope"] = call.scope
     return operation
 
 
 def _parameters(call: Call) -> Iterable[dict[str, Any]]:
-    if "{id}" in call.path:
-        yield _PLACE
+    for name in _PLACE.findall(call.path):
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     for header in call.headers:
         yield {
             "name": header.name,
@@ -138,7 +140,12 @@ def _query_parameters(query: type[Struct]) -> Iterable[dict[str, Any]]:
     """Describe a struct's fields as parameters; a query has no null, so what may be left out just is."""
     for field in msgspec.structs.fields(query):
         (schema,), components = msgspec.json.schema_components([field.type], ref_template=_REF)
-        yield {"name": field.encode_name, "in": "query", "schema": _portable(_inlined(schema, components))}
+        described = {
+            "name": field.encode_name,
+            "in": "query",
+            "schema": _portable(_inlined(schema, components)),
+        }
+        yield described | {"required": True} if field.required else described
 
 
 def _inlined(schema: dict[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,14 +156,15 @@ def _inlined(schema: dict[str, Any], components: Mapping[str, Any]) -> dict[str,
 
 
 def _answer(answer: Answer, schemas: Mapping[Any, Any]) -> dict[str, Any]:
-    schema = {"type": "string"} if answer.type is None else schemas[answer.type]
-    return {"description": answer.description, "content": {answer.media_type: {"schema": schema}}}
+    text = {"schema": {"type": "string"}}
+    content = {answer.media_type: text if answer.type is None else {"schema": schemas[answer.type]}}
+    return {"description": answer.description, "content": content | dict.fromkeys(answer.others, text)}
 
 
 def _statuses(call: Call, keys_asked: bool) -> set[int]:
     """Return the statuses that a call fails with; without keys, any may be refused as not local (403)."""
     common = {400, 500} if keys_asked else {400, 403, 500}
-    keyed = {401, 403} if keys_asked and call.scope is not Scope.OPEN else set()
+    keyed = {401, 403} if keys_asked and call.scope.needs_key else set()
     return {*common, *keyed, *call.problems}
 
 

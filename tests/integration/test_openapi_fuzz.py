@@ -17,11 +17,12 @@ from hypothesis.strategies import SearchStrategy
 from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from support.api import KEYS, Api, serving
 
 from notifier.config import Auth
 from notifier.errors import Permanent
+from notifier.unsubscribing import Unsubscription
 
 briefly = settings(
     max_examples=15,
@@ -70,7 +71,7 @@ def later() -> str:
 
 
 async def filled(api: Api) -> dict[str, list[str]]:
-    """Store endpoints, and jobs that are done, that failed and that wait; return all ids."""
+    """Store endpoints, suppressions, and jobs that are done, that failed and that wait; return all ids."""
     api.script.errors["https://down.example"] = Permanent("no", code="http_410", status_code=410)
     orders = [
         {"type": "t", "data": {}, "deliver": [{"channel": "webhook", "url": "https://up.example"}]},
@@ -80,9 +81,16 @@ async def filled(api: Api) -> dict[str, list[str]]:
     status, told = await api.post(orders, Authorization="Bearer ingest-key")
     assert status == 202
     await api.settled(2)
+    left_alone = [{"recipient": f"{n}@example.com", "reason": "complained"} for n in range(60)]
+    status, _ = await api.call("POST", "/v1/admin/suppressions", key="admin-key", json=left_alone)
+    assert status == 200
     return {
         "events": [event["id"] for event in told],
         "jobs": [job["id"] for event in told for job in event["jobs"]],
+        "unsubscribe": [
+            api.notifier.unsubscribing.token(Unsubscription("email", f"{n}@example.com", "news", "job_1"))
+            for n in range(2)
+        ],
         "endpoints": [await subscribed(api, **extra) for extra in ({}, {"signature": "v1a", "tenant": "a"})],
     }
 
@@ -128,8 +136,9 @@ def strategies(operation: Any, fuzzed: Fuzzed) -> Iterator[SearchStrategy[Any]]:
     if operation.body or operation.query:
         yield operation.as_strategy(GenerationMode.NEGATIVE)
     if operation.path_parameters:
+        name = operation.path_parameters[0].name
         for known in next(ids for part, ids in fuzzed.ids.items() if f"/{part}/" in operation.path):
-            yield operation.as_strategy(path_parameters={"id": known})
+            yield operation.as_strategy(path_parameters={name: known})
 
 
 def beyond_the_schema(case: Any) -> list[Any]:
@@ -139,8 +148,11 @@ def beyond_the_schema(case: Any) -> list[Any]:
     is none, data that nests too deep: all are 422.
     """
     freely = {"postEvents", "previewEvent", "listJobs", "listEndpoints", "createEndpoint", "changeEndpoint"}
-    freely |= {"pauseEndpoint", "rotateEndpoint", "testEndpoint"}
-    return [positive_data_acceptance] if case.operation.definition.raw["operationId"] in freely else []
+    freely |= {"pauseEndpoint", "rotateEndpoint", "testEndpoint", "listSuppressions", "addSuppressions"}
+    name = case.operation.definition.raw["operationId"]
+    if name == "unsubscribe":  # whatever is posted to a link unsubscribes
+        return [negative_data_rejection]
+    return [positive_data_acceptance] if name in freely else []
 
 
 def test_with_a_key_the_api_answers_as_its_document_says(keyed: Fuzzed) -> None:

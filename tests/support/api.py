@@ -108,9 +108,14 @@ class Api:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, *, auth: Auth | None = None, max_body: int = 1024**2, webhooks_to: str | None = None
+    directory: Path,
+    *,
+    auth: Auth | None = None,
+    max_body: int = 1024**2,
+    webhooks_to: str | None = None,
+    public_url: str | None = None,
 ) -> AsyncIterator[Api]:
-    """Serve a notifier that keeps its store and templates in `directory`.
+    """Serve a notifier that keeps its store and templates in `directory`, reached by others at `public_url`.
 
     Its channels are scripted, unless real webhooks are let out to the network `webhooks_to`.
     """
@@ -119,7 +124,7 @@ async def serving(
     (template / "subject.txt").write_text("Welcome, {{ data.name }}")
     (template / "body.html").write_text("<p>Hello {{ data.name }}</p>")
     config = Config(
-        server=Server(max_body=Size(max_body)),
+        server=Server(max_body=Size(max_body), public_url=public_url),
         auth=auth or Auth(),
         store=StoreSection(url="sqlite:///notifier.db"),
         workers=Workers(concurrency=4),

@@ -132,3 +132,33 @@ def test_other_sites_pages_change_nothing_without_keys(headers: dict[str, str]) 
 def test_this_machines_pages_and_programs_may_change_without_keys(headers: dict[str, str]) -> None:
     """Programs such as curl send neither header, and local pages are at home."""
     assert refusal(KEYLESS, Scope.INGEST, "POST", Host="localhost:8080", **headers) is None
+
+
+# Links -----------------------------------------------------------------------------------------------
+
+PUBLISHED = Gate(Auth(), "https://mail.example.com")
+
+
+@pytest.mark.parametrize("host", ["mail.example.com", "notifier:8080", "127.0.0.1:8080", ""])
+def test_a_link_is_answered_by_whatever_name_a_proxy_calls(host: str) -> None:
+    """A mail server's POST comes with the public name, or that which a proxy has for us; no key is asked."""
+    for gate in (PUBLISHED, Gate(Auth(admin_keys=("admin-1",)), "https://mail.example.com")):
+        assert refusal(gate, Scope.LINK, "POST", Host=host, Origin="https://mail.example.com") is None
+        assert refusal(gate, Scope.LINK, "POST", Host=host, Sec_Fetch_Site="cross-site") is None
+
+
+def test_a_public_url_opens_nothing_but_links() -> None:
+    """Everything else keeps to this machine where there are no keys."""
+    for scope in (Scope.OPEN, Scope.INGEST, Scope.ADMIN):
+        refused = refusal(PUBLISHED, scope, Host="mail.example.com")
+        assert refused is not None
+        assert refused.status == 403
+
+
+def test_without_a_public_url_links_keep_to_this_machine() -> None:
+    """There are none then, so nothing has a reason to call them from elsewhere."""
+    refused = refusal(KEYLESS, Scope.LINK, "POST", Host="mail.example.com")
+    assert refused is not None
+    assert refused.kind == "not-local"
+    assert refusal(KEYLESS, Scope.LINK, Host="localhost") is None
+    assert refusal(KEYED, Scope.LINK, "POST", Host="mail.example.com") is None
