@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from notifier.errors import Fault, InvalidEventError
-from notifier.ingest import UNREADABLE, Incoming, decode_data, each, elements, escaped, fault_of, fingerprint
+from notifier.faults import UNREADABLE, escaped, faults_of
+from notifier.ingest import Incoming, decode_data, each, elements, fingerprint
 from notifier.model import Event, EventType, Tenant
 
 STRUCTURED = "application/cloudevents+json"
@@ -99,7 +100,7 @@ def parse_binary(headers: Mapping[str, str], body: bytes) -> list[Incoming]:
     try:
         attributes = msgspec.convert(said, Attributes)
     except UNREADABLE as error:
-        raise InvalidEventError([fault_of(error, "", _EXPECTED)]) from None
+        raise InvalidEventError(faults_of(error, wanted=Attributes, expected=_EXPECTED)) from None
     return [_incoming(attributes, Raw(body) if body else _NO_DATA, "/data")]
 
 
@@ -123,7 +124,8 @@ def _structured(text: bytes | Raw, pointer: str) -> Incoming:
         posted = _cloud_event.decode(text)
         names = _names.decode(text)
     except UNREADABLE as error:
-        raise InvalidEventError([fault_of(error, pointer, _EXPECTED)]) from None
+        faults = faults_of(error, pointer, wanted=CloudEvent, text=text, expected=_EXPECTED)
+        raise InvalidEventError(faults) from None
     _check_names(names.keys() - {"data_base64"}, pointer)
     if posted.datacontenttype is not None and not is_json(posted.datacontenttype):
         raise InvalidEventError([Fault(f"{pointer}/datacontenttype", "expected a JSON media type")])

@@ -10,22 +10,20 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from notifier.errors import Fault, InvalidEventError
+from notifier.faults import UNREADABLE, depth_fault, escaped, faults_of, nearest
 from notifier.model import MAX_DATA_DEPTH, MAX_RECIPIENTS, Delivery, Event, IdempotencyKey
 
 MAX_EVENTS = 1000
 """How many events one array may hold."""
 MAX_DELAY = 366 * 86400.0
 """How far ahead `deliver_at` may lie, in seconds."""
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for a text that it can't decode into the type asked for."""
 
 
 class Incoming(Struct, frozen=True):
@@ -57,30 +55,21 @@ _FIELD = re.compile(
     rb'"(' + b"|".join(field.encode_name.encode() for field in msgspec.structs.fields(Event)) + rb')"\s*:'
 )
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
-_PROBLEM = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
-_NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
-_EXPECTED = {
-    "type": "expected 1 to 128 of A-Z a-z 0-9 _ . - /",
-    "tenant": "expected 1 to 128 printable ASCII characters, without spaces",
-    "idempotency_key": "expected 1 to 512 printable ASCII characters",
-    "locale": "expected 1 to 35 of A-Z a-z 0-9 _ -",
-    "category": "expected 1 to 64 of a-z 0-9 _ -, beginning with a letter or a digit",
-    "priority": 'expected "high", "normal" or "low"',
-}
-"""What to say in place of a regular expression."""
 
 
-def parse_json(body: bytes, *, now: float | None = None) -> tuple[list[Incoming], bool]:
+def parse_json(
+    body: bytes, *, now: float | None = None, channels: Collection[str] | None = None
+) -> tuple[list[Incoming], bool]:
     """Read one event, or an array of 1 to `MAX_EVENTS`; the second value says which it was.
 
-    `now` is what `deliver_at` is measured against (default: the system's clock). Raises InvalidEventError
-    with every event's first faults; the pointers of an array's begin with the event's place, `/0/type`.
+    `now` is what `deliver_at` is measured against (default: the system's clock); `channels` are those that
+    `deliver` may name, where they are known. Raises InvalidEventError with every event's first faults; the
+    pointers of an array's begin with the event's place, `/0/type`.
     """
     now = time.time() if now is None else now
     if not _ARRAY.match(body):
-        return [understood(body, "", now)], False
-    return each(elements(body), lambda text, pointer: understood(text, pointer, now)), True
+        return [understood(body, "", now, channels)], False
+    return each(elements(body), lambda text, pointer: understood(text, pointer, now, channels)), True
 
 
 def from_event(event: Event, *, now: float | None = None) -> Incoming:
@@ -91,7 +80,7 @@ def from_event(event: Event, *, now: float | None = None) -> Incoming:
     try:
         body = msgspec.json.encode(event)
     except RecursionError:
-        raise InvalidEventError([_depth_fault("/data")]) from None
+        raise InvalidEventError([depth_fault("/data")]) from None
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidEventError([Fault("/data", f"can't be written as JSON: {error}")]) from error
     incoming = understood(body, "", time.time() if now is None else now)
@@ -110,7 +99,7 @@ def with_key(incoming: Incoming, key: str) -> Incoming:
     try:
         key = msgspec.convert(key, IdempotencyKey)
     except msgspec.ValidationError:
-        problem = f"the Idempotency-Key beside the body: {_EXPECTED['idempotency_key']}"
+        problem = "the Idempotency-Key beside the body: expected 1 to 512 printable ASCII characters"
         raise InvalidEventError([Fault("", problem)]) from None
     event = msgspec.structs.replace(incoming.event, idempotency_key=key)
     return Incoming(event, incoming.raw, fingerprint(event))
@@ -121,7 +110,7 @@ def elements(body: bytes) -> list[Raw]:
     try:
         found = _array.decode(body)
     except UNREADABLE as error:
-        raise InvalidEventError([fault_of(error, "")]) from None
+        raise InvalidEventError(faults_of(error, wanted=list[Event], text=body)) from None
     if not 1 <= len(found) <= MAX_EVENTS:
         raise InvalidEventError([Fault("", f"expected 1 to {MAX_EVENTS} events, got {len(found)}")])
     return found
@@ -141,16 +130,17 @@ def each(texts: Iterable[Raw], read: Callable[[Raw, str], Incoming]) -> list[Inc
     return events
 
 
-def understood(text: bytes | Raw, pointer: str, now: float) -> Incoming:
+def understood(
+    text: bytes | Raw, pointer: str, now: float, channels: Collection[str] | None = None
+) -> Incoming:
     """Read one event, which stands at `pointer`. Raises InvalidEventError."""
     try:
         posted = _event.decode(text)
     except UNREADABLE as error:
-        raise InvalidEventError([fault_of(error, pointer)]) from None
+        raise InvalidEventError(faults_of(error, pointer, wanted=Event, text=text)) from None
     event = _with_data(posted, decode_data(posted.data, f"{pointer}/data"))
-    faults = [
-        Fault(pointer + fault.pointer, fault.detail) for fault in _broken_rules(event, bytes(text), now)
-    ]
+    broken = _broken_rules(event, bytes(text), now, channels)
+    faults = [Fault(pointer + fault.pointer, fault.detail) for fault in broken]
     if faults:
         raise InvalidEventError(faults)
     return Incoming(event, posted.data, None if event.idempotency_key is None else fingerprint(event))
@@ -161,11 +151,12 @@ def decode_data(text: bytes | Raw, pointer: str) -> dict[str, Any]:
     try:
         data = _data.decode(text)
     except RecursionError:
-        raise InvalidEventError([_depth_fault(pointer)]) from None
+        raise InvalidEventError([depth_fault(pointer)]) from None
     except UNREADABLE as error:
-        raise InvalidEventError([Fault(_culprit(text, pointer), fault_of(error, "").detail)]) from None
+        told = faults_of(error, wanted=dict[str, Any], text=text)[0].detail
+        raise InvalidEventError([Fault(_culprit(text, pointer), told)]) from None
     if _too_deep(bytes(text), data):
-        raise InvalidEventError([_depth_fault(pointer)])
+        raise InvalidEventError([depth_fault(pointer)])
     return data
 
 
@@ -173,32 +164,6 @@ def fingerprint(event: Event) -> str:
     """Digest what an event says, its idempotency key apart."""
     said = msgspec.structs.replace(event, idempotency_key=None)
     return hashlib.sha256(_canonical.encode(said)).hexdigest()
-
-
-def fault_of(error: Exception, pointer: str, expected: Mapping[str, str] = _EXPECTED) -> Fault:
-    """Say what msgspec found, as a JSON pointer (RFC 6901) below `pointer` and a sentence.
-
-    `expected` has the words for the fields that a regular expression holds.
-    """
-    if isinstance(error, RecursionError):
-        return _depth_fault(pointer)
-    if isinstance(error, UnicodeDecodeError):
-        return Fault(pointer, "is not UTF-8 text")
-    found = _PROBLEM.fullmatch(str(error))
-    problem, path = (found["problem"], found["path"] or "") if found else (str(error), "")
-    steps = [name or index for name, index in _STEP.findall(path)]
-    pointer += "".join(f"/{step}" for step in steps)
-    if named := _NAMED.fullmatch(problem):
-        told = "is missing" if named[1] == "missing required" else "unknown field"
-        return Fault(f"{pointer}/{escaped(named[2])}", told)
-    if "matching regex" in problem:
-        return Fault(pointer, expected.get(steps[-1] if steps else "", problem))
-    return Fault(pointer, problem[0].lower() + problem[1:])
-
-
-def escaped(name: str) -> str:
-    """Write a field's name as a step of a JSON pointer, cut where it is absurdly long."""
-    return name[:128].replace("~", "~0").replace("/", "~1")
 
 
 def _with_data(posted: _Posted, data: dict[str, Any]) -> Event:
@@ -212,7 +177,7 @@ def _with_data(posted: _Posted, data: dict[str, Any]) -> Event:
     )
 
 
-def _broken_rules(event: Event, text: bytes, now: float) -> list[Fault]:
+def _broken_rules(event: Event, text: bytes, now: float, channels: Collection[str] | None) -> list[Fault]:
     """Hold the rules that a type can't say."""
     faults = []
     if repeated := _repeated_field(text):
@@ -220,8 +185,15 @@ def _broken_rules(event: Event, text: bytes, now: float) -> list[Fault]:
     if event.deliver_at is not None and not 0 <= event.deliver_at.timestamp() <= now + MAX_DELAY:
         faults.append(Fault("/deliver_at", "expected a time at most 366 days ahead, and none before 1970"))
     for index, delivery in enumerate(event.deliver):
+        if channels is not None and delivery.channel not in channels:
+            # What a channel needs is no help to whoever mistyped its name; one such name is enough to tell.
+            return [*faults, Fault(f"/deliver/{index}/channel", _no_channel(delivery.channel, channels))]
         faults += _delivery_faults(f"/deliver/{index}", delivery)
     return faults
+
+
+def _no_channel(name: str, channels: Collection[str]) -> str:
+    return f"no channel {name!r}{nearest(name, channels) or '; there are: ' + ', '.join(sorted(channels))}"
 
 
 def _delivery_faults(pointer: str, delivery: Delivery) -> Iterable[Fault]:
@@ -253,10 +225,6 @@ def _repeated_field(text: bytes) -> str | None:
     pairs = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
     name, times = Counter(name for name, _ in pairs).most_common(1)[0]
     return name if times > 1 else None
-
-
-def _depth_fault(pointer: str) -> Fault:
-    return Fault(pointer, f"nests deeper than {MAX_DATA_DEPTH} levels")
 
 
 def _too_deep(text: bytes, data: dict[str, Any]) -> bool:

@@ -133,7 +133,7 @@ class Admin:
 
     async def preview(self, request: web.Request) -> web.Response:
         """Answer what an event would cause; nothing is sent or stored."""
-        posted = await read_events(request, self.max_body)
+        posted = await read_events(request, self.max_body, self.notifier.channels)
         if posted.is_array:
             raise invalid([Fault("", "expected one event, not an array")])
         return answers.respond(self.notifier.preview(posted.events[0]))

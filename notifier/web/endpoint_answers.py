@@ -140,8 +140,13 @@ def _live(endpoint: Endpoint, now: float) -> list[SecretState]:
 
 
 def signature_of(secret: EndpointSecret) -> Literal["v1", "v1a"]:
-    """Say which kind of signature a secret makes."""
-    return "v1" if public_key(secret.secret) is None else "v1a"
+    """Say which kind of signature an endpoint's secret makes."""
+    return kind_of(secret.secret)
+
+
+def kind_of(secret: str) -> Literal["v1", "v1a"]:
+    """Say which kind of signature a secret's text makes. Raises ValueError for a text that is none."""
+    return "v1" if public_key(secret) is None else "v1a"
 
 
 def _secret_state(secret: EndpointSecret) -> SecretState:

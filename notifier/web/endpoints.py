@@ -36,6 +36,15 @@ DurationText = Annotated[
 ]
 
 
+_SET_APART = {
+    "tenant": "can't be changed, as what waits is for this one: create another endpoint",
+    "state": f"can't be changed here: POST {_ONE}/pause or {_ONE}/resume does it",
+    "secret": f"can't be changed here: POST {_ONE}/rotate does it, and lets the old one sign for a while",
+    "signature": f"can't be changed here: POST {_ONE}/rotate does it",
+}
+"""What an endpoint has and no change of its settings touches, and what does."""
+
+
 class EndpointQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which endpoints to list, and how many at once."""
 
@@ -96,6 +105,7 @@ class EndpointCalls:
     async def create(self, request: web.Request) -> web.Response:
         """Keep a new endpoint, and answer its secret, this once."""
         draft = await read_json(request, _draft, self.max_body)
+        _check_kind(draft.secret, "v1a" if draft.signature == "v1a" else None)
         endpoint, secret = await self.notifier.endpoints.create(draft)
         return answers.respond(endpoint_answers.endpoint_created(endpoint, secret), 201)
 
@@ -119,7 +129,7 @@ class EndpointCalls:
 
     async def change(self, request: web.Request) -> web.Response:
         """Change what is given; null clears."""
-        changes = await read_json(request, _changes, self.max_body)
+        changes = await read_json(request, _changes, self.max_body, known=_SET_APART)
         changed = await self.notifier.endpoints.change(_id(request), changes)
         return answers.respond(endpoint_answers.endpoint_answer(changed))
 
@@ -142,6 +152,7 @@ class EndpointCalls:
     async def rotate(self, request: web.Request) -> web.Response:
         """Sign with a new secret too, which is answered this once; the others end by themselves."""
         wanted = await read_optional_json(request, _rotate_request, self.max_body)
+        _check_kind(wanted.secret, wanted.signature)
         endpoint, secret = await self.notifier.endpoints.rotate(
             _id(request),
             secret=wanted.secret,
@@ -182,6 +193,19 @@ def _meant(endpoint: Endpoint, query: EndpointQuery, before: str | None) -> bool
         and (query.state is None or endpoint.state is query.state)
         and (before is None or endpoint.id < before)
     )
+
+
+def _check_kind(secret: str | None, signature: str | None) -> None:
+    """Refuse a secret of another kind than what is asked for: one of the two is a mistake."""
+    if secret is None or signature is None:
+        return
+    try:
+        made = endpoint_answers.kind_of(secret)
+    except ValueError:
+        return  # it is no secret, which the registry says in its own words
+    if made != signature:
+        problem = f"the secret that is given makes {made} signatures: give one of the two, or another secret"
+        raise invalid([Fault("/signature", problem)])
 
 
 def _seconds(duration: str, pointer: str) -> float:

@@ -1,7 +1,7 @@
 """What apps call: post events, and read what became of them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -44,7 +44,7 @@ class Events:
 
     async def post(self, request: web.Request) -> web.Response:
         """Take events: answered once they are stored and synced, all of them or none."""
-        posted = await read_events(request, self.max_body)
+        posted = await read_events(request, self.max_body, self.notifier.channels)
         try:
             added = await self.notifier.ingest(posted.events)
         except IdempotencyConflictError as error:
@@ -60,8 +60,11 @@ class Events:
         return answers.respond(answers.event_with_jobs(event, jobs))
 
 
-async def read_events(request: web.Request, limit: int) -> Posted:
-    """Read the events of a request, native or CloudEvents. Raises ProblemError or InvalidEventError."""
+async def read_events(request: web.Request, limit: int, channels: Collection[str]) -> Posted:
+    """Read the events of a request, native or CloudEvents. Raises ProblemError or InvalidEventError.
+
+    `channels` are those that an event may name.
+    """
     kind = media_type(request)
     if kind == cloudevents.STRUCTURED:
         posted = Posted(cloudevents.parse_structured(await read_body(request, limit)), False, "id")
@@ -70,7 +73,7 @@ async def read_events(request: web.Request, limit: int) -> Posted:
     elif cloudevents.is_binary(request.headers):
         posted = await _read_binary(request, kind, limit)
     elif kind == JSON:
-        events, is_array = parse_json(await read_body(request, limit))
+        events, is_array = parse_json(await read_body(request, limit), channels=channels)
         posted = Posted(events, is_array, "idempotency_key")
     else:
         raise unsupported(kind, JSON, cloudevents.STRUCTURED, cloudevents.BATCH)

@@ -1,6 +1,7 @@
 """Requests → values of our types, or a problem that points at the fault."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -9,12 +10,14 @@ from aiohttp import web
 from msgspec import Struct
 from msgspec.inspect import IntType
 
-from notifier.ingest import UNREADABLE, fault_of
+from notifier.faults import UNREADABLE, choices, faults_of
 from notifier.web.calls import JSON
 from notifier.web.problems import ProblemError, invalid, invalid_parameter
 
 _T = TypeVar("_T", bound=Struct)
 
+_ANY_CASE = frozenset({"status", "state"})
+"""The fields whose words are taken in capitals and small letters alike."""
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 _PLUS_LOST = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?) (\d\d:\d\d)")
 
@@ -38,10 +41,19 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     return await request.read()
 
 
-async def read_json(request: web.Request, decoder: "msgspec.json.Decoder[_T]", limit: int) -> _T:
-    """Return the body as the decoder's type. Raises ProblemError (413, 415, 422)."""
+async def read_json(
+    request: web.Request,
+    decoder: "msgspec.json.Decoder[_T]",
+    limit: int,
+    *,
+    known: Mapping[str, str] | None = None,
+) -> _T:
+    """Return the body as the decoder's type. Raises ProblemError (413, 415, 422).
+
+    `known` has the words for fields that are not taken, and why (`faults.faults_of`).
+    """
     _demand_json(request)
-    return _decoded(await read_body(request, limit), decoder)
+    return _decoded(await read_body(request, limit), decoder, known)
 
 
 async def read_optional_json(request: web.Request, decoder: "msgspec.json.Decoder[_T]", limit: int) -> _T:
@@ -59,11 +71,36 @@ def _demand_json(request: web.Request) -> None:
         raise unsupported(kind, JSON)
 
 
-def _decoded(body: bytes, decoder: "msgspec.json.Decoder[_T]") -> _T:
+def _decoded(body: bytes, decoder: "msgspec.json.Decoder[_T]", known: Mapping[str, str] | None = None) -> _T:
+    wanted = decoder.type
     try:
-        return decoder.decode(body)
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            # Perhaps for the letters of a state alone: only what is refused is looked at twice.
+            respelt = _respelt(body, wanted)
+            if respelt is None:
+                raise
+            return msgspec.convert(respelt, wanted)
     except UNREADABLE as error:
-        raise invalid([fault_of(error, "")]) from None
+        raise invalid(faults_of(error, wanted=wanted, text=body, known=known)) from None
+
+
+def _respelt(body: bytes, wanted: Any) -> dict[str, Any] | None:
+    """Return a body with its states in the letters they are written in; None where nothing is to mend."""
+    given = msgspec.json.decode(body)
+    if not isinstance(given, dict):
+        return None
+    spelt = {name: _spelt(given[name], wanted, name) for name in _ANY_CASE & given.keys()}
+    return given | spelt if any(given[name] != word for name, word in spelt.items()) else None
+
+
+def _spelt(value: Any, wanted: Any, name: str) -> Any:
+    """Return one of the words that a field takes as they are written, in whatever letters it came."""
+    alike = (
+        word for word in choices(wanted, name) if isinstance(value, str) and word.lower() == value.lower()
+    )
+    return next(alike, value)
 
 
 def unsupported(kind: str, *wanted: str) -> ProblemError:
@@ -74,16 +111,23 @@ def unsupported(kind: str, *wanted: str) -> ProblemError:
 def read_query(request: web.Request, wanted: type[_T]) -> _T:
     """Return the query as a struct. Raises ProblemError (422) naming the parameter at fault."""
     given: dict[str, Any] = {}
-    numbers = _numbers(wanted)
     for name, value in request.query.items():
         if name in given:
             raise invalid_parameter(name, "is given more than once")
-        given[name] = int(value) if name in numbers and _DIGITS.fullmatch(value) else _with_plus(value)
+        given[name] = _value(name, value, wanted)
     try:
         return msgspec.convert(given, wanted)
     except UNREADABLE as error:
-        fault = fault_of(error, "")
-        raise invalid_parameter(fault.pointer[1:], fault.detail) from None
+        fault = faults_of(error, wanted=wanted)[0]
+        # All that a query says is text: that it was one is no help.
+        told = fault.detail.replace("unknown field", "unknown parameter").removesuffix(", got a text")
+        raise invalid_parameter(fault.pointer[1:], told) from None
+
+
+def _value(name: str, text: str, wanted: type[Struct]) -> Any:
+    if name in _numbers(wanted) and _DIGITS.fullmatch(text):
+        return int(text)
+    return _spelt(text, wanted, name) if name in _ANY_CASE else _with_plus(text)
 
 
 @cache

@@ -127,6 +127,8 @@ async def test_sensitive_headers_are_hidden(api: Api) -> None:
         (DRAFT | {"headers": {"Host": "b"}}, "/headers/Host"),
         (DRAFT | {"secret": "hunter2"}, "/secret"),
         (DRAFT | {"signature": "v2"}, "/signature"),
+        (DRAFT | {"signature": "v1a", "secret": "whsec_" + "QUJD" * 8}, "/signature"),
+        (DRAFT | {"signature": "v1a", "secret": "hunter2"}, "/secret"),
     ],
 )
 async def test_an_endpoint_that_cannot_be_is_refused(api: Api, body: dict[str, Any], pointer: str) -> None:
@@ -155,7 +157,7 @@ async def test_endpoints_are_filtered(api: Api) -> None:
     """By tenant and by state; a parameter that isn't understood is named."""
     acme, other = await created(api, tenant="acme"), await created(api)
     await do(api, other, "pause")
-    for query, meant in (("tenant=acme", acme), ("state=paused", other), ("state=enabled", acme)):
+    for query, meant in (("tenant=acme", acme), ("state=paused", other), ("state=Enabled", acme)):
         _, page = await api.call("GET", f"{PATH}?{query}")
         assert [each["id"] for each in page["endpoints"]] == [meant["id"]]
     assert (await api.call("GET", f"{PATH}?tenant=acme&state=paused"))[1]["endpoints"] == []
@@ -178,6 +180,24 @@ async def test_a_change_touches_what_it_names(api: Api) -> None:
         status, problem = await api.call("PATCH", path, json={"description": "newer"} | body)
         assert (status, pointers(problem)) == (422, [pointer])
     assert (await read(api, told))["description"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("tenant", "create another"),
+        ("state", "/pause or"),
+        ("secret", "/rotate"),
+        ("signature", "/rotate"),
+        ("descripton", "did you mean 'description'?"),
+    ],
+)
+async def test_what_no_change_touches_says_what_does(api: Api, field: str, said: str) -> None:
+    """PATCH with what is set once, or elsewhere, leads to where that is; a slip of the pen to the field."""
+    told = await created(api)
+    status, problem = await api.call("PATCH", f"{PATH}/{told['id']}", json={field: "x"})
+    assert (status, pointers(problem)) == (422, [f"/{field}"])
+    assert said in problem["errors"][0]["detail"]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +301,7 @@ async def test_what_failed_since_is_requeued(api: Api) -> None:
         assert await do(api, other, "requeue", json=window) == nothing
         assert await do(api, told, "requeue", json=window | {"until": moment(minutes=30)}) == nothing
         assert await do(api, told, "requeue", json={"since": moment(hours=-1)}) == nothing
-        assert await do(api, told, "requeue", json=window | {"status": "CANCELLED"}) == nothing
+        assert await do(api, told, "requeue", json=window | {"status": "cancelled"}) == nothing
         assert await do(api, told, "requeue", json=window) == {"matched": 2, "requeued": 2}
         await receiver.seen(4)
         await api.settled(2)
@@ -360,6 +380,7 @@ async def test_a_rotation_that_cannot_be_is_refused(api: Api) -> None:
         ({"overlap": 3}, "/overlap"),
         ({"secret": "whsec_short"}, "/secret"),
         ({"secret": told["secret"]}, "/secret"),
+        ({"secret": "whsec_" + "QUJD" * 8, "signature": "v1a"}, "/signature"),
     ):
         status, problem = await api.call("POST", path, json=body)
         assert (status, pointers(problem)) == (422, [pointer])

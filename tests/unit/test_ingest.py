@@ -167,6 +167,21 @@ def test_a_fault_is_pointed_at(changes: dict[str, Any], pointer: str) -> None:
     assert pointers(b"[" + posted() + b"," + body + b"]") == [f"/1{pointer}"]
 
 
+@pytest.mark.parametrize(
+    ("channel", "said"),
+    [
+        ("emial", "no channel 'emial'; did you mean 'email'?"),
+        ("fax", "no channel 'fax'; there are: email, sms"),
+    ],
+)
+def test_a_channel_that_is_not_there_is_told_before_what_it_would_need(channel: str, said: str) -> None:
+    """Where the channels are known; the one that was meant is suggested, or all are named."""
+    body = posted(deliver=[{"channel": "sms", "to": "1"}, {"channel": channel, "url": "https://a"}])
+    with pytest.raises(InvalidEventError) as caught:
+        parse_json(body, now=NOW, channels=("sms", "email"))
+    assert caught.value.faults == [Fault("/deliver/1/channel", said)]
+
+
 @pytest.mark.parametrize("field", ["type", "data"])
 def test_a_missing_field_is_pointed_at(field: str) -> None:
     """What is required and isn't there is named where it should stand."""

@@ -59,7 +59,7 @@ def test_a_plus_left_unescaped_is_still_an_offset() -> None:
     ("text", "name"),
     [
         ("colour=red", "colour"),
-        ("status=failed", "status"),
+        ("status=lost", "status"),
         ("status=", "status"),
         ("status=null", "status"),
         ("limit=0", "limit"),
@@ -84,6 +84,29 @@ def test_a_parameter_at_fault_is_named(text: str, name: str) -> None:
         query(text)
     assert caught.value.status == 422
     assert [error.parameter for error in caught.value.errors] == [name]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("limit=0", "expected a whole number, at least 1"),
+        ("limit=ten", "expected a whole number"),
+        ("status=lost", 'expected "PENDING", "PROCESSING", "COMPLETED", "FAILED" or "CANCELLED"'),
+        ("created_after=2h", 'expected a time with its zone (RFC 3339), such as "2026-01-31T12:00:00Z"'),
+        ("chanel=email", "unknown parameter; did you mean 'channel'?"),
+    ],
+)
+def test_a_query_at_fault_is_told_what_was_expected(text: str, said: str) -> None:
+    """In words of its own: nothing of bodies, fields or Python."""
+    with pytest.raises(ProblemError) as caught:
+        query(text)
+    assert [error.detail for error in caught.value.errors] == [said]
+
+
+@pytest.mark.parametrize("status", ["FAILED", "failed", "Failed"])
+def test_a_state_is_understood_in_any_letters(status: str) -> None:
+    """What answers write in capitals may be asked for in small ones."""
+    assert query(f"status={status}").status is JobState.FAILED
 
 
 @given(st.integers(min_value=-(2**63), max_value=2**63 - 1))
