@@ -15,12 +15,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from msgspec import Struct, field
 from msgspec.structs import replace
-from support.builders import NOW, attempt, endpoint, event_record, failed_job, job, release, settlement
+from support.builders import (
+    NOW,
+    attempt,
+    endpoint,
+    event_record,
+    failed_job,
+    job,
+    release,
+    settlement,
+    suppression,
+)
 
 from notifier.errors import IdempotencyConflictError, IllegalTransitionError, NotFoundError
 from notifier.model import (
     REQUEUEABLE,
     TRANSITIONS,
+    Addressed,
     Attempt,
     Claim,
     Endpoint,
@@ -30,6 +41,8 @@ from notifier.model import (
     Job,
     JobState,
     Priority,
+    Suppression,
+    SuppressionReason,
     Timings,
 )
 from notifier.store.base import Added, JobFilter, Settlement, Submission
@@ -41,6 +54,8 @@ EVERYTHING = JobFilter()
 CLAIM_TIMEOUT = 60.0
 LANES = "abc"
 ENDPOINTS = ["ep_1", "ep_2"]
+ADA, BOB = "ada@example.com", "bob@example.com"
+CATEGORIES = [None, "news"]
 
 _Result = TypeVar("_Result")
 
@@ -55,6 +70,13 @@ class Kept(Struct):
     attempts: list[Attempt] = field(default_factory=list)
     claimed_until: float = 0.0
     cause: str | None = None
+    content: bytes | None = None
+    """What was sent of it and may have arrived, to be sent again."""
+
+
+def born_of(made: Job) -> str | None:
+    """What groups a job that was born FAILED."""
+    return f"born of {made.channel}, {made.template}" if made.error else None
 
 
 class Model:
@@ -64,6 +86,8 @@ class Model:
         self.events: dict[str, EventRecord] = {}
         self.jobs: dict[str, Kept] = {}
         self.endpoints: dict[str, Endpoint] = {}
+        self.suppressions: list[Suppression] = []
+        self.bounces: list[float] = []
 
     def in_state(self, *states: JobState) -> list[Kept]:
         """The jobs in any of these states, oldest first."""
@@ -94,7 +118,7 @@ class Model:
             answers.append(Added(each.event, each.jobs, duplicate=False))
         for each in fresh:
             self.events[each.event.id] = each.event
-            self.jobs |= {made.id: Kept(made, cause="born" if made.error else None) for made in each.jobs}
+            self.jobs |= {made.id: Kept(made, cause=born_of(made)) for made in each.jobs}
         return answers
 
     def due(self, now: float, priority: Priority, lanes: Collection[str]) -> dict[str, list[float]]:
@@ -123,6 +147,10 @@ class Model:
         if not self.holds(outcome.job_id, outcome.claim):
             return False
         kept = self.jobs[outcome.job_id]
+        if outcome.status is not PENDING:
+            kept.content = None
+        elif outcome.content is not None:
+            kept.content = outcome.content
         self._move(
             kept,
             outcome.status,
@@ -147,13 +175,14 @@ class Model:
     def requeue(self, job_id: str, now: float) -> Job:
         """Make a job due now, with nothing spent."""
         kept = self._allowed(job_id, REQUEUEABLE, "requeued")
-        kept.cause = None
+        kept.cause = kept.content = None
         claim = kept.job.claim + 1
         return self._move(kept, PENDING, now, next_attempt_at=now, attempts=0, claim=claim)
 
     def cancel(self, job_id: str, now: float) -> Job:
         """Withdraw a job that waits."""
         kept = self._allowed(job_id, {PENDING}, "cancelled")
+        kept.content = None
         return self._move(kept, CANCELLED, now, next_attempt_at=None, claim=kept.job.claim + 1)
 
     def save_endpoint(self, changed: Endpoint, events: Sequence[Submission]) -> str:
@@ -165,6 +194,26 @@ class Model:
             return str(added)
         self.endpoints[changed.id] = changed
         return ""
+
+    def suppress(self, added: Suppression) -> bool:
+        """Send nothing more to someone, unless that is so already."""
+        new = self.suppression_of(added.recipient, added.category) is None
+        if new:
+            self.suppressions.append(added)
+        return new
+
+    def suppression_of(self, recipient: str, category: str | None) -> Suppression | None:
+        """The very one of a recipient and a category."""
+        of = [each for each in self.suppressions if (each.recipient, each.category) == (recipient, category)]
+        return of[0] if of else None
+
+    def recent(self, template: str, limit: int) -> list[tuple[Job, EventRecord]]:
+        """The newest job of each event and locale, the newest first."""
+        newest: dict[tuple[str, str | None], Job] = {}
+        for kept in reversed(self.jobs.values()):
+            if kept.job.template == template:
+                newest.setdefault((kept.job.event_id, kept.job.locale), kept.job)
+        return [(each, self.events[each.event_id]) for each in newest.values()][:limit]
 
     def old(self, completed_before: float, failed_before: float) -> set[str]:
         """The jobs that may be pruned."""
@@ -192,6 +241,7 @@ class Model:
         return kept
 
     def _move(self, kept: Kept, state: JobState, now: float, **changes: Any) -> Job:
+        changes["kept"] = kept.content is not None
         legal = state in TRANSITIONS[kept.job.status]
         assert legal or kept.job.status is state is PENDING, f"{kept.job.status} became {state}"
         kept.job = replace(kept.job, status=state, updated_at=now, **changes)
@@ -202,19 +252,23 @@ class Model:
 
 
 class Wish(Struct, frozen=True):
-    """A job to be made: where, how urgent, and due in how many seconds; or one that is born FAILED."""
+    """A job to be made: where, how urgent, and due in how many seconds; or one that is born FAILED.
+
+    `mail` is what makes it one of a mail.
+    """
 
     lane: str
     priority: Priority
     delay: int
     born_failed: bool
+    mail: dict[str, Any]
 
     def job(self, event: EventRecord) -> Job:
         """Make it out for an event."""
         if self.born_failed:
-            return failed_job(event, lane=self.lane)
+            return failed_job(event, lane=self.lane, **self.mail)
         at = event.created_at + self.delay
-        return job(event, lane=self.lane, priority=self.priority, next_attempt_at=at)
+        return job(event, lane=self.lane, priority=self.priority, next_attempt_at=at, **self.mail)
 
 
 class Post(Struct, frozen=True):
@@ -230,12 +284,22 @@ class Post(Struct, frozen=True):
         return Submission(event, tuple(wish.job(event) for wish in self.wishes))
 
 
+mails: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.fixed_dictionaries(
+    {
+        "channel": st.just("email"),
+        "template": st.sampled_from(["welcome", "receipt"]),
+        "locale": st.sampled_from([None, "fr"]),
+        "category": st.sampled_from(CATEGORIES),
+        "addressed": st.sampled_from([None, Addressed(to=(ADA, BOB)), Addressed(to=(ADA,), cc=(BOB,))]),
+    }
+)
 wishes = st.builds(
     Wish,
     lane=st.sampled_from(["a", "a", "a", *LANES]),
     priority=st.sampled_from([Priority.NORMAL, Priority.NORMAL, Priority.HIGH]),
     delay=st.sampled_from([0, 0, 0, -5, 10, 90]),
     born_failed=st.sampled_from([False, False, False, True]),
+    mail=mails,
 )
 posts = st.builds(
     Post,
@@ -244,6 +308,8 @@ posts = st.builds(
     wishes=st.lists(wishes, max_size=5),
 )
 calls = st.lists(posts, min_size=1, max_size=3)
+contents = st.sampled_from([None, None, b"", b"the mail"])
+recipients = st.sampled_from([ADA, BOB])
 filters = st.builds(
     JobFilter,
     status=st.none() | st.sampled_from(JobState),
@@ -391,27 +457,44 @@ class StoreMachine(RuleBasedStateMachine):
         state=st.sampled_from([PENDING, PENDING, COMPLETED, FAILED, CANCELLED, None]),
         spent=st.booleans(),
         delay=st.sampled_from([0, 0, 5, 90]),
+        content=contents,
     )
-    def settle(self, claim: Claim, state: JobState | None, spent: bool, delay: int) -> None:
+    def settle(
+        self, claim: Claim, state: JobState | None, spent: bool, delay: int, content: bytes | None
+    ) -> None:
         """A settle holds exactly while its claim does; no state is a release."""
-        self._settle([self._outcome(claim, state, spent=spent, delay=delay)])
+        self._settle([self._outcome(claim, state, spent=spent, delay=delay, content=content)])
 
-    @rule(first=consumes(claims), second=claims, states=st.tuples(*[st.sampled_from(JobState)] * 3))
-    def settle_together(self, first: Claim, second: Claim, states: tuple[JobState, ...]) -> None:
+    @rule(
+        first=consumes(claims),
+        second=claims,
+        states=st.tuples(*[st.sampled_from(JobState)] * 3),
+        sent=st.tuples(*[contents] * 3),
+    )
+    def settle_together(
+        self, first: Claim, second: Claim, states: tuple[JobState, ...], sent: tuple[bytes | None, ...]
+    ) -> None:
         """Settles that arrive at once are answered as if one after the other, two of one claim too."""
         wanted = [PENDING if state is PROCESSING else state for state in states]
-        pairs = zip((first, second, first), wanted, strict=True)
-        self._settle([self._outcome(claim, state, spent=True, delay=5) for claim, state in pairs])
+        each = zip((first, second, first), wanted, sent, strict=True)
+        self._settle(
+            [
+                self._outcome(claim, state, spent=True, delay=5, content=content)
+                for claim, state, content in each
+            ]
+        )
 
-    def _outcome(self, claim: Claim, state: JobState | None, *, spent: bool, delay: int) -> Settlement:
+    def _outcome(
+        self, claim: Claim, state: JobState | None, *, spent: bool, delay: int, content: bytes | None
+    ) -> Settlement:
         if state is None:
             return release(claim, now=self.now, next_attempt_at=self.now + delay)
-        changes: dict[str, Any] = {"now": self.now, "spent": spent}
+        changes: dict[str, Any] = {"now": self.now, "spent": spent, "content": content}
         changes |= {"destination": "https://found.example", "lane": claim.job.lane}
         if state is PENDING:
             changes["next_attempt_at"] = self.now + delay
         if spent:
-            changes["attempt"] = attempt(timings=Timings(wait=float(delay), sent=delay))
+            changes["attempt"] = attempt(timings=Timings(wait=float(delay), sent=delay), via=f"mx:{delay}")
         return settlement(claim, state, **changes)
 
     def _settle(self, outcomes: list[Settlement]) -> None:
@@ -419,6 +502,12 @@ class StoreMachine(RuleBasedStateMachine):
             return await asyncio.gather(*map(self.store.settle, outcomes))
 
         assert self.run(settle()) == [self.model.settle(outcome) for outcome in outcomes]
+        for outcome in outcomes:
+            self._compare_content(outcome.job_id)
+
+    def _compare_content(self, job_id: str) -> None:
+        expected = self.model.jobs[job_id].content if job_id in self.model.jobs else None
+        assert self.run(self.store.kept_content(job_id)) == expected
 
     @rule(claim=claims)
     def renew(self, claim: Claim) -> None:
@@ -443,6 +532,12 @@ class StoreMachine(RuleBasedStateMachine):
         change = {"requeue": self.store.requeue, "cancel": self.store.cancel}[action]
         expected = {"requeue": self.model.requeue, "cancel": self.model.cancel}[action]
         assert said(lambda: self.run(change(job_id, self.now))) == said(lambda: expected(job_id, self.now))
+        self._compare_content(job_id)
+
+    @rule(template=st.sampled_from(["welcome", "receipt"]), limit=st.integers(1, 4))
+    def recent(self, template: str, limit: int) -> None:
+        """The newest jobs of a template, and their events."""
+        assert self.run(self.store.recent(template, limit)) == self.model.recent(template, limit)
 
     @rule(wanted=filters, limit=st.integers(1, 4))
     def requeue_some(self, wanted: JobFilter, limit: int) -> None:
@@ -496,6 +591,45 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(self.store.drop_endpoint(endpoint_id))
         self.model.endpoints.pop(endpoint_id, None)
 
+    @rule(
+        recipient=recipients,
+        category=st.sampled_from(CATEGORIES),
+        reason=st.sampled_from(SuppressionReason),
+    )
+    def suppress(self, recipient: str, category: str | None, reason: SuppressionReason) -> None:
+        """A suppression is added, or stands already and stays as it was."""
+        added = suppression(recipient=recipient, category=category, reason=reason, created_at=self.now)
+        assert self.run(self.store.add_suppression(added)) == self.model.suppress(added)
+
+    @rule(recipient=recipients, category=st.sampled_from(CATEGORIES))
+    def drop_suppression(self, recipient: str, category: str | None) -> None:
+        """A suppression is dropped, if it is there."""
+        found = self.model.suppression_of(recipient, category)
+        dropped = self.run(self.store.drop_suppression("email", recipient, category))
+        assert dropped == (found is not None)
+        if found:
+            self.model.suppressions.remove(found)
+
+    @rule(recipient=recipients, category=st.sampled_from([*CATEGORIES, "offers"]))
+    def look_up(self, recipient: str, category: str | None) -> None:
+        """Who is suppressed altogether gets nothing; who is of a category, nothing of that."""
+        expected = self.model.suppression_of(recipient, None)
+        if expected is None and category is not None:
+            expected = self.model.suppression_of(recipient, category)
+        assert self.run(self.store.suppressed("email", recipient, category)) == expected
+
+    @rule()
+    def bounce(self) -> None:
+        """A bounce is counted with those before it."""
+        self.model.bounces.append(self.now)
+        assert self.run(self.store.count_bounce("email", ADA, self.now)) == len(self.model.bounces)
+
+    @rule()
+    def come_through(self) -> None:
+        """Bounces are counted from one again."""
+        self.run(self.store.forget_bounces("email", ADA))
+        self.model.bounces.clear()
+
     @rule(ages=st.tuples(st.sampled_from([0, 30, 300]), st.sampled_from([0, 30, 300])))
     def prune_all(self, ages: tuple[int, int]) -> None:
         """Called again and again, it leaves nothing that is old enough, and takes nothing else."""
@@ -517,6 +651,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert count == len(gone) <= limit
         assert gone <= old
         self.model.forget(gone, cutoffs[0])
+        if self.model.bounces and self.model.bounces[-1] < cutoffs[1]:
+            self.model.bounces.clear()
         return gone
 
     # Faults ----------------------------------------------------------------------------------------
@@ -589,8 +725,21 @@ class StoreMachine(RuleBasedStateMachine):
         """In every field, by their id where they are of one age."""
         assert self.run(self.store.endpoints()) == sorted(self.model.endpoints.values(), key=lambda e: e.id)
 
+    @invariant()
+    def the_suppressions_are_those_of_the_model(self) -> None:
+        """In every field, the last added first, and read in pages as well as at once."""
+        assert self.run(self._suppressions()) == self.model.suppressions[::-1]
+
+    async def _suppressions(self) -> list[Suppression]:
+        first = await self.store.suppressions(limit=2)
+        if first.next_position is None:
+            return first.suppressions
+        rest = await self.store.suppressions(limit=2, after=first.next_position)
+        return first.suppressions + rest.suppressions
+
     def _compare_everything(self) -> None:
         for kept in self.model.jobs.values():
+            self._compare_content(kept.job.id)
             assert self.run(self.store.attempts(kept.job.id)) == kept.attempts
         for event in self.model.events.values():
             assert self.run(self.store.event(event.id)) == (event, list(self.model.jobs_of(event.id)))
