@@ -29,6 +29,8 @@ jobs leave to high ones is always enough for those."""
 _LEFT_TO_NEW = 4
 """The part (1/4) of what is free that a claim leaves to new jobs, which are taken over meanwhile."""
 _LANES_A_CLAIM = 256
+_FEW = 4
+"""Jobs up to which a lane may take only a few: where it is claimed for, others would get as few."""
 _LANES_A_LOOK = 512
 _PAUSE = 0.02
 """Seconds between looks at what has become due: what does within them is claimed together."""
@@ -236,10 +238,17 @@ class Dispatcher:
                 return True
         return False
 
+    def _alike(self, lanes: Sequence[str], priority: Priority) -> tuple[list[str], int]:
+        """Of these lanes those that may take many, or few, as the first may; and how many each may."""
+        shares = {lane: max(1, self._queue.share(lane, priority)) for lane in lanes}
+        few = shares[lanes[0]] <= _FEW
+        alike = [lane for lane, share in shares.items() if (share <= _FEW) == few]
+        return alike, min(shares[lane] for lane in alike)
+
     async def _claim(self, priority: Priority, agenda: Agenda, lanes: list[str]) -> None:
         now, room = self._clock(), self._queue.room(priority)
         limit = min(BATCH, room - room // _LEFT_TO_NEW)
-        per_lane = max(1, min(self._queue.share(lane, priority) for lane in lanes))
+        lanes, per_lane = self._alike(lanes, priority)
         agenda.begin_claim(lanes)
         self._queue.reserved = limit
         try:

@@ -48,7 +48,7 @@ class Lane:
         self.limits = limits
         self.bucket = limits.bucket(now)
         self.most_held = inf
-        """How many of its jobs the window has use for."""
+        """How many of its jobs, in flight or not, the window has use for."""
         self.unlimited = True
         """Whether nothing but its share holds it up: what most lanes are, and are quicker for."""
         self._look()
@@ -115,11 +115,31 @@ class Lane:
             return False
         return self.bucket is None or not self.bucket.wait(now)
 
+    def wants(self, now: float) -> float:
+        """How many more of its jobs the window has use for."""
+        more = self.most_held - sum(self.held)
+        if self.bucket is not None:
+            more = min(more, self.bucket.soon(now) - sum(map(len, self.waiting)))
+        return max(0, more)
+
+    def has_enough(self, now: float) -> bool:
+        """Whether that is less than it holds: more can wait until a job leaves it, or its rate allows."""
+        if sum(self.held) * 2 > self.most_held:
+            return True
+        if self.bucket is None:
+            return False
+        soon = self.bucket.soon(now)
+        return not soon or sum(map(len, self.waiting)) * 2 > soon
+
     def too_early(self, now: float) -> float:
         """Seconds until its rate allows the next attempt; 0 where it waits for something else."""
         if self.bucket is None or self.stop is not None or not any(self.waiting):
             return 0.0
         return self.bucket.wait(now)
+
+    def too_early_for_more(self, now: float) -> float:
+        """Seconds until its rate has use for one of its jobs; 0 where it has, or one waits already."""
+        return 0.0 if self.bucket is None or any(self.waiting) else self.bucket.until_soon(now)
 
     @property
     def in_use(self) -> bool:

@@ -17,8 +17,10 @@ from notifier.model import Endpoint, EndpointState, rfc3339
 _RESERVED = (0.0, 1 / 16, 1 / 4)
 """What each priority leaves, high to low."""
 _INSTANT = 1e-8
+SOON = 1.0
+"""Seconds ahead that the window holds of a lane with a rate: what may go only later waits in the store."""
 _AHEAD = 2
-"""Seconds' worth, and times its cap in flight, that the window holds of a lane with limits."""
+"""Times its cap in flight that the window holds of a lane."""
 
 
 def lane_may_take(taken: int, free: int) -> bool:
@@ -50,17 +52,28 @@ class Limits(Struct, frozen=True):
 
     @property
     def most_held(self) -> float:
-        """How many of its jobs the window has use for: more would only lie there."""
+        """How many of its jobs, in flight or not, the window has use for: more would only lie there."""
         if self.held is not None:
             return 0
-        by_rate = math.inf if self.rate is None else max(_AHEAD, math.ceil(_AHEAD * self.rate))
-        return min(by_rate, math.inf if self.max_in_flight is None else _AHEAD * self.max_in_flight)
+        return math.inf if self.max_in_flight is None else _AHEAD * self.max_in_flight
+
+    @property
+    def most_at_first(self) -> float:
+        """The same of a lane that was quiet."""
+        return (
+            self.most_held if self.rate is None else min(self.most_held, int(self.whole + SOON * self.rate))
+        )
+
+    @property
+    def whole(self) -> float:
+        """Attempts that may go at once after a quiet while, where there is a rate."""
+        return max(1.0, (self.rate or 0.0) if self.burst is None else self.burst)
 
     def bucket(self, now: float) -> "Bucket | None":
         """The bucket that keeps its rate, full; `now` in the seconds of any steady clock."""
         if self.rate is None:
             return None
-        return Bucket(self.rate, max(1.0, self.rate if self.burst is None else self.burst), now)
+        return Bucket(self.rate, self.whole, now)
 
 
 UNLIMITED = Limits()
@@ -123,6 +136,14 @@ class Bucket:
         seconds = (1 - self.left(now)) / self._rate
         # One that was slept to its end is over, whatever the rounding: a timer would be set again and again.
         return seconds if seconds > _INSTANT else 0.0
+
+    def until_soon(self, now: float) -> float:
+        """Seconds until there is at least one `soon`."""
+        return max(0.0, (1 - self.left(now)) / self._rate - SOON)
+
+    def soon(self, now: float) -> int:
+        """How many may be taken within `SOON`, those that may now among them."""
+        return int(self.left(now) + SOON * self._rate)
 
     def is_full(self, now: float) -> bool:
         """Whether there is nothing to remember: a new one would be the same."""

@@ -19,6 +19,8 @@ MAX_LANES = 10_000
 """Lanes remembered at most beyond those that hold jobs or are paused."""
 _LONGEST = 3600.0
 """Seconds that a timer is set to at most: a rate may be as low as one likes."""
+_SHORTEST = 0.001
+"""And at least: one of a millisecond may end a little early, and would be set again and again."""
 
 
 class FairQueue:
@@ -69,22 +71,36 @@ class FairQueue:
         room = self.room(priority)
         lane = self._lanes.get(lane_name)
         if lane is None:
-            most = self._limits_of(lane_name).most_held
+            most = self._limits_of(lane_name).most_at_first
             return (room + 1) // 2 if most == inf else int(min(most, (room + 1) // 2))
         if lane.stop is not None:
             return 0
         held = sum(lane.held[: priority + 1])
         fair = (room - held + 1) // 2 if lane_may_take(held, room) else 0
-        return fair if lane.most_held == inf else int(min(fair, max(0, lane.most_held - sum(lane.held))))
+        return fair if lane.unlimited else int(min(fair, lane.wants(self.timer())))
 
     def is_crowded(self, lane_name: str, priority: int) -> bool:
-        """Whether a lane is stopped, or holds so much that more of it can wait until a job leaves it."""
+        """Whether a lane is stopped, or holds so much that more of it can wait: until `on_room` is called."""
         lane = self._lanes.get(lane_name)
         if lane is None:
             return self._limits_of(lane_name).held is not None
         if lane.stop is not None or lane.limits.held is not None:
             return True
-        return sum(lane.held[: priority + 1]) * 2 > self.room(priority) or sum(lane.held) * 2 > lane.most_held
+        if sum(lane.held[: priority + 1]) * 2 > self.room(priority):
+            return True
+        return not lane.unlimited and self._has_enough(lane)
+
+    def _has_enough(self, lane: Lane) -> bool:
+        """Whether its limits leave a lane no use for more. Where only time helps, a timer is set."""
+        now = self.timer()
+        if not lane.has_enough(now):
+            return False
+        if (seconds := lane.too_early_for_more(now)) and lane.waking is None:
+            self._wake_in(lane, max(_SHORTEST, seconds))
+        return True
+
+    def _wake_in(self, lane: Lane, seconds: float) -> None:
+        lane.waking = asyncio.get_running_loop().call_later(min(seconds, _LONGEST), self._awake, lane)
 
     def is_held(self, lane_name: str) -> bool:
         """Whether nothing of a lane goes out until an operator says so."""
@@ -303,14 +319,15 @@ class FairQueue:
             else:
                 turns.pop(lane.name, None)
         if not may_go and (seconds := lane.too_early(self.timer())) and lane.waking is None:
-            lane.waking = asyncio.get_running_loop().call_later(min(seconds, _LONGEST), self._awake, lane)
+            self._wake_in(lane, seconds)
 
     def _awake(self, lane: Lane) -> None:
-        """A lane with a rate may have its next attempt now."""
+        """A lane with a rate may have its next attempt now, or has use for more of its jobs."""
         lane.waking = None
         self._line_up(lane)
         self._drop_if_idle(lane)
         self._serve()
+        self.on_room(lane.name)
 
     def _take_back(self, asking: asyncio.Future[Claim | None]) -> None:
         """Put back in its place what a worker was given in the moment that it was cancelled."""
@@ -332,6 +349,7 @@ class FairQueue:
         if not lane.unlimited:
             if lane.bucket is not None:
                 lane.bucket.take(self.timer())
+                self.on_room(lane.name)  # it has use for another, however long this one flies
             self._line_up(lane)
         elif lane.waiting[priority]:
             self._turns[priority][lane.name] = None

@@ -590,6 +590,33 @@ async def test_a_slow_lane_is_claimed_as_it_can_send(dispatch: Dispatch) -> None
         dispatch.queue._awake(lane)
 
 
+async def test_lanes_that_may_send_only_much_later_leave_the_window_to_others(dispatch: Dispatch) -> None:
+    """More lanes at one an hour than there is room, each with a backlog: what is new goes at once."""
+    dispatch.queue._limits_of = lambda lane: Limits(rate=1 / 3600) if "slow" in lane else UNLIMITED
+    await dispatch.store.keep(*(submission(3, lane=f"slow-{number}") for number in range(400)))
+    await dispatch.begin()
+    await dispatch.work(400)
+    await dispatch.at_rest()
+    assert not dispatch.queue.claims
+    before = dispatch.store.calls.copy()
+    await dispatch.post(one(lane="alive")[0])
+    assert (await dispatch.work(1))[0].job.lane == "alive"
+    await dispatch.at_rest()
+    assert dispatch.store.calls - before == {"claim_these": 1}
+
+
+async def test_a_lane_that_may_take_few_has_others_take_no_fewer(dispatch: Dispatch) -> None:
+    """Of a backlog beside it as much is claimed at once as if it were alone."""
+    dispatch.queue._limits_of = lambda lane: Limits(rate=1) if lane == "slow" else UNLIMITED
+    await dispatch.begin()
+    await dispatch.store.keep(*(submission(100, lane=lane) for lane in ("slow", "fast")))
+    before = dispatch.store.calls.copy()
+    dispatch.dispatcher.sweep()
+    await dispatch.at_rest()
+    assert Counter(claim.job.lane for claim in dispatch.queue.claims.values())["fast"] >= 64
+    assert (dispatch.store.calls - before)["claim"] <= 4
+
+
 # When the store fails ------------------------------------------------------------------------------
 
 

@@ -121,16 +121,17 @@ def test_the_burst_is_one_seconds_worth_where_none_is_given() -> None:
     ("limits", "most"),
     [
         (UNLIMITED, float("inf")),
-        (Limits(rate=0.1), 2),
+        (Limits(rate=0.1), 1),
         (Limits(rate=10), 20),
+        (Limits(rate=10, burst=3), 13),
         (Limits(max_in_flight=1), 2),
         (Limits(rate=10, max_in_flight=3), 6),
         (Limits(held=Held("endpoint_paused", "")), 0),
     ],
 )
 def test_the_window_has_use_for_what_goes_out_soon(limits: Limits, most: float) -> None:
-    """Two seconds' worth by the rate, twice what may be in flight, nothing of a held lane."""
-    assert limits.most_held == most
+    """Its burst and a second's worth by the rate, twice what may be in flight, nothing of a held lane."""
+    assert limits.most_at_first == most
 
 
 def test_the_first_entry_that_names_a_lane_counts() -> None:

@@ -404,6 +404,36 @@ async def test_the_window_holds_of_a_slow_lane_what_it_has_use_for() -> None:
     assert bench.queue.is_crowded("a", NORMAL)
 
 
+async def test_what_flies_long_keeps_no_rate_from_being_used() -> None:
+    """At two a second, a receiver that takes its time has as many in flight as come in that time."""
+    bench = Bench(a=Limits(rate=2))
+    told: list[str] = []
+    bench.queue.on_room = told.append
+    for flying in range(2, 8):
+        filled(bench.queue, "a", 1)
+        await taken(bench.queue)
+        assert told
+        told.clear()
+        bench.after(0.5)
+        assert bench.queue.busy == flying - 1
+        assert not bench.queue.is_crowded("a", NORMAL)
+
+
+async def test_nothing_is_held_of_a_lane_that_may_send_only_much_later() -> None:
+    """A thousand lanes at one a minute would fill the window with what only lies there; time brings more."""
+    bench = Bench(a=Limits(rate=1 / 60))
+    filled(bench.queue, "a", 1)
+    await one_by_one(bench.queue)
+    assert bench.queue.is_crowded("a", NORMAL)
+    assert bench.queue.share("a", NORMAL) == 0
+    told: list[str] = []
+    bench.queue.on_room = told.append
+    bench.after(59)
+    assert told == ["a"]
+    assert not bench.queue.is_crowded("a", NORMAL)
+    assert bench.queue.share("a", NORMAL) == 1
+
+
 async def test_a_held_lane_gives_its_jobs_back_and_goes_on_when_it_is_resumed() -> None:
     """Nothing of it is claimed or handed out meanwhile."""
     bench = Bench()
