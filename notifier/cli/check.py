@@ -2,19 +2,27 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from msgspec import Struct
 
-from notifier.cli.program import FAILED, config_option, json_option, print_json, printable, read_config
-from notifier.errors import ConfigError, Permanent, StoreError, StoreInUseError
+from notifier.cli.client import RefusedError, Server, UnreachableError, server_options
+from notifier.cli.program import FAILED, Failure, json_option, print_json, printable, read_config, usage_error
+from notifier.cli.tables import counted
+from notifier.errors import ConfigError, Permanent, StoreError, StoreInUseError, Unavailable
 
 if TYPE_CHECKING:
+    from notifier.cli.recent import Recent
     from notifier.config import Config
+    from notifier.model import Job
+    from notifier.rendering.lint import Break
     from notifier.service import Notifier
+
+_NAMED_EVENTS = 3
+"""How many events are named of those that break in the same place."""
 
 
 class Finding(Struct, frozen=True):
@@ -26,22 +34,44 @@ class Finding(Struct, frozen=True):
     note: str = ""
 
 
+class Replayed(Struct, frozen=True):
+    """What rendering the latest events again found, and everything that broke."""
+
+    findings: list[Finding]
+    breaks: "list[Break]"
+
+
 Check = Callable[["Notifier"], Awaitable[list[Finding]]]
 
 
 @click.command(short_help="Find out what is wrong before an event comes.")
 @click.option("--offline", is_flag=True, help="Don't try the mail relays.")
-@config_option
+@click.option(
+    "--against-recent",
+    "limit",
+    metavar="N",
+    type=click.IntRange(1, 10_000),
+    help="Render each template for its last N events, and list what would break.",
+)
+@click.option("--template", metavar="NAME", help="With --against-recent: this template alone.")
+@server_options
 @json_option
-def check(*, offline: bool, config_path: Path, as_json: bool) -> None:
-    """Check the configuration, every template, the store and each relay; exit 1 if anything is wrong."""
+def check(*, offline: bool, limit: int | None, template: str | None, server: Server, as_json: bool) -> None:
+    """Check the configuration, every template, the store and each relay; exit 1 if anything is wrong.
+
+    With --against-recent, templates are rendered for events that were real. They come from the store, or
+    from the server that has it open; with --url from the server there.
+    """
     from notifier import logs
 
+    if limit is None and (template or server.url):
+        raise usage_error(f"--{'template' if template else 'url'} goes with --against-recent")
     logs.configure("error")
-    findings = asyncio.run(_check(config_path, offline=offline))
+    findings, breaks = asyncio.run(_all(server, offline=offline, limit=limit, template=template))
     problems = [finding for finding in findings if finding.problem is not None]
     if as_json:
-        print_json({"ok": not problems, "problems": problems, "checked": findings})
+        lint = {} if limit is None else {"breaks": breaks}
+        print_json({"ok": not problems, "problems": problems, "checked": findings} | lint)
     else:
         for finding in findings:
             click.echo(printable(_line(finding)))
@@ -50,23 +80,28 @@ def check(*, offline: bool, config_path: Path, as_json: bool) -> None:
 
 def _line(finding: Finding) -> str:
     if finding.problem is not None:
-        return f"✗ {finding.where}: {finding.problem}"
+        return f"✗ {finding.where}: {finding.problem}{f' ({finding.note})' if finding.note else ''}"
     return f"✓ {finding.subject}: {finding.where}{f' ({finding.note})' if finding.note else ''}"
 
 
-async def _check(path: Path, *, offline: bool) -> list[Finding]:
+async def _all(
+    server: Server, *, offline: bool, limit: int | None, template: str | None
+) -> "tuple[list[Finding], list[Break]]":
     from notifier.service import Notifier
 
     try:
-        config = read_config(path)
+        config = read_config(server.config_path)
         notifier = Notifier(config)
     except ConfigError as error:
-        return [Finding("configuration", error.key, error.problem)]
+        return [Finding("configuration", error.key, error.problem)], []
     checks: list[Check] = [_templates, _store] if offline else [_templates, _store, _relays]
-    findings = [_configuration(path, config)]
+    findings = [_configuration(server.config_path, config)]
     for each in checks:
         findings += await each(notifier)
-    return findings
+    if limit is None:
+        return findings, []
+    replayed = await _replayed(notifier, server, limit, template)
+    return findings + replayed.findings, replayed.breaks
 
 
 def _configuration(path: Path, config: "Config") -> Finding:
@@ -133,3 +168,73 @@ async def _relays(notifier: "Notifier") -> list[Finding]:
     finally:
         await email.close()
     return [Finding("relay", f"{relay.host}:{relay.port}", problem) for relay, problem in tried]
+
+
+# Against what was real ---------------------------------------------------------------------------
+
+
+async def _replayed(notifier: "Notifier", server: Server, limit: int, template: str | None) -> Replayed:
+    """Render templates for the latest of their events."""
+    names = notifier.renderer.names() if template is None else [template]
+    if template is not None and template not in notifier.renderer.names():
+        problem = f"there is no such template in {notifier.config.templates_path}"
+        return Replayed([Finding("replay", template, problem)], [])
+    try:
+        recent = await _recent(notifier, server, names, limit)
+        return _linted(notifier, recent)
+    except (StoreError, RefusedError, UnreachableError, Unavailable) as error:
+        return Replayed([Finding("replay", "recent events", str(error))], [])
+    except Failure as error:
+        return Replayed([Finding("replay", "recent events", error.message)], [])
+
+
+async def _recent(notifier: "Notifier", server: Server, names: Sequence[str], limit: int) -> "Recent":
+    """Get them from the store; where a running notifier has it, or a server is named, from that."""
+    from notifier.cli.recent import from_server, from_store
+
+    if server.url is None:
+        try:
+            await notifier.store.open(time.time())
+        except StoreInUseError:
+            pass
+        else:
+            try:
+                return await from_store(notifier.store, notifier.config.store.url, names, limit)
+            finally:
+                await notifier.store.close()
+    async with server.client("admin") as client:
+        return await from_server(client, names, limit)
+
+
+def _linted(notifier: "Notifier", recent: "Recent") -> Replayed:
+    from notifier.rendering.lint import breaks
+
+    def link(job: "Job") -> str | None:
+        base = notifier.config.server.public_url
+        return f"{base.rstrip('/')}/unsubscribe/lint" if base and job.category else None
+
+    findings: list[Finding] = []
+    broken: list[Break] = []
+    for template, deliveries in recent.deliveries.items():
+        found = breaks(template, deliveries, notifier.renderer, notifier.channels, link)
+        broken += found
+        note = f"{counted(len(deliveries), 'recent event')}, from {recent.source}"
+        findings += _grouped(found, note) or [Finding("replay", template, note=note)]
+    return Replayed(findings, broken)
+
+
+def _grouped(found: "list[Break]", note: str) -> list[Finding]:
+    """One finding for each place that breaks in one way, with the first events that it breaks for."""
+    groups: dict[tuple[str, str], list[Break]] = {}
+    for each in found:
+        groups.setdefault((each.where, each.problem), []).append(each)
+    return [
+        Finding("replay", where, f"{problem}: {each[0].template} breaks for {_events(each)}", note)
+        for (where, problem), each in groups.items()
+    ]
+
+
+def _events(broken: "list[Break]") -> str:
+    named = [each.event_id for each in broken[:_NAMED_EVENTS]]
+    more = len(broken) - len(named)
+    return ", ".join(named) + (f" and {more:,} more" if more else "")

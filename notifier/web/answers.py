@@ -56,6 +56,8 @@ class JobAnswer(Struct, frozen=True):
     endpoint: str | None
     destination: str | None
     template: str | None
+    locale: str | None
+    category: str | None
     status: JobState
     attempts: int
     max_attempts: int
@@ -211,6 +213,8 @@ def job_answer(job: Job) -> JobAnswer:
         endpoint=job.endpoint,
         destination=job.destination,
         template=job.template,
+        locale=job.locale,
+        category=job.category,
         status=job.status,
         attempts=job.attempts,
         max_attempts=job.max_attempts,

@@ -406,8 +406,8 @@ async def test_a_job_is_shown_with_its_event_and_attempts(api: Api) -> None:
     error = {"code": "http_410", "message": "gone"}
     assert (shown["job"]["status"], shown["job"]["error"], shown["job"]["attempts"]) == ("FAILED", error, 1)
     assert ", ".join(shown["job"]) == (
-        "id, event_id, event_type, tenant, channel, route, endpoint, destination, template, status, "
-        "attempts, max_attempts, next_attempt_at, error, created_at, updated_at"
+        "id, event_id, event_type, tenant, channel, route, endpoint, destination, template, locale, "
+        "category, status, attempts, max_attempts, next_attempt_at, error, created_at, updated_at"
     )
     assert [attempt["number"] for attempt in shown["attempts"]] == [1, 2]
     first = shown["attempts"][0]
