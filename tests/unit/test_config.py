@@ -293,6 +293,131 @@ def test_a_route_has_what_its_channel_needs(text: str, key: str, problem: str) -
     assert problem in error.problem
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        (EMAIL.replace('"x@example.com"', "[]"), "routes[0].to", "is missing"),
+        (EMAIL.replace('"x@example.com"', "['a@b.example', ' ']"), "routes[0].to[1]", "is empty"),
+        (EMAIL + "cc = ''", "routes[0].cc", "is empty"),
+        (EMAIL + f"bcc = {['a@b.example'] * 100}", "routes[0]", "has 101 recipients in to, cc and bcc"),
+        (EMAIL + "category = 'Not One'", "routes[0].category", "matching regex"),
+        (EMAIL + "on_unknown = 'forget'", "routes[0].on_unknown", 'expected one of "retry", "fail"'),
+        (WEBHOOK + "cc = 'a@b.example'", "routes[0].cc", "only an email route has one"),
+        (WEBHOOK + "bcc = ['a@b.example']", "routes[0].bcc", "only an email route has one"),
+        (WEBHOOK + "category = 'news'", "routes[0].category", "only an email route has one"),
+    ],
+)
+def test_who_gets_a_mail_and_of_what_kind_it_is(text: str, key: str, problem: str) -> None:
+    """Only mails have copies and categories, and nobody is written to in the blank."""
+    error = failure(text)
+    assert error.key == key
+    assert problem in error.problem
+
+
+def test_a_route_takes_several_recipients() -> None:
+    """One, or a list, wherever recipients stand."""
+    (route,) = parse(
+        EMAIL.replace('"x@example.com"', "['a@b.example', '{{ data.email }}']")
+        + "cc = 'c@b.example'\nbcc = ['d@b.example']\ncategory = 'news'\non_unknown = 'fail'"
+    ).routes
+    assert (route.to, route.cc, route.bcc) == (
+        ("a@b.example", "{{ data.email }}"),
+        "c@b.example",
+        ("d@b.example",),
+    )
+    assert (route.category, route.on_unknown) == ("news", "fail")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://mail.example.com",
+        "https://example.com:8443/notify/",
+        "http://127.0.0.1:8080",
+        "http://[::1]/",
+    ],
+)
+def test_a_public_url(url: str) -> None:
+    """By https, with a path or none; by http to try it on one machine."""
+    assert parse(f'[server]\npublic_url = "{url}"').server.public_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", "expected something like"),
+        ("mail.example.com", "expected something like"),
+        ("https://", "expected something like"),
+        ("ftp://mail.example.com", "expected something like"),
+        ("https://mail.example.com:x", "expected something like"),
+        ("https://[::1", "expected something like"),
+        ("https://bücher.example", "expected something like"),
+        ("https://mail.example.com/a b", "a path of"),
+        ("https://mail.example.com/{x}", "a path of"),
+        ("http://mail.example.com", "expected https"),
+        ("https://mail.example.com/?a=b", "no user, query or fragment"),
+        ("https://mail.example.com/#a", "no user, query or fragment"),
+        ("https://ada:x@mail.example.com", "no user, query or fragment"),
+        (f"https://mail.example.com/{'a' * 240}", "longer than 256"),
+    ],
+)
+def test_what_is_no_public_url(url: str, problem: str) -> None:
+    """Links in mails begin with it, and must lead back to this server."""
+    error = failure(f'[server]\npublic_url = "{url}"')
+    assert error.key == "server.public_url"
+    assert problem in error.problem
+
+
+LOGIN = RELAY + "username = 'ada'\n"
+RULE = "[[channels.email.rules]]\nmeans = 'throttle'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        (RELAY + "password = 'x'", "channels.email.relays[0].username", "is missing"),
+        (RELAY + "auth = 'plain'", "channels.email.relays[0].username", "is missing"),
+        (LOGIN, "channels.email.relays[0].password", "is missing: there is a username"),
+        (LOGIN + "auth = 'xoauth2'", "channels.email.relays[0].token_file", "is missing"),
+        (LOGIN + "password = 'x'\ntoken_file = 'f'", "channels.email.relays[0].token_file", "xoauth2"),
+        (
+            LOGIN + "password = 'x'\nauth = 'xoauth2'\ntoken_file = 'f'",
+            "channels.email.relays[0].password",
+            "has no use",
+        ),
+        (
+            RELAY + "auth = 'xoauth2'\ntoken_file = 'f'",
+            "channels.email.relays[0].username",
+            "is missing",
+        ),
+        (RELAY + "dot_timeout = '0s'", "channels.email.relays[0].dot_timeout", "longer than none"),
+        (RULE, "channels.email.rules[0]", "fits every reply"),
+        (RULE + "text = '('", "channels.email.rules[0].text", "is no regular expression"),
+        (RULE + "code = '99'", "channels.email.rules[0].code", "matching regex"),
+        (RULE.replace("throttle", "x"), "channels.email.rules[0].means", 'expected one of "recipient"'),
+    ],
+)
+def test_what_relays_and_rules_need(text: str, key: str, problem: str) -> None:
+    """What would only fail at the first mail is told at the start."""
+    error = failure(text)
+    assert error.key == key
+    assert problem in error.problem
+
+
+def test_relays_log_in_by_password_or_by_token() -> None:
+    """Each with what it needs, and a rule with what it fits."""
+    email = parse(
+        LOGIN
+        + "password = 'x'\n"
+        + LOGIN
+        + "auth = 'xoauth2'\ntoken_file = 'token'\n"
+        + RULE
+        + "code = '4xx'\ntext = 'too (many|fast)'"
+    ).channels.email
+    assert [relay.auth for relay in email.relays] == ["auto", "xoauth2"]
+    assert email.rules[0].means == "throttle"
+
+
 def test_routes_are_named_after_event_and_channel() -> None:
     """A name that is given is kept, and none is given out twice."""
     named = WEBHOOK + 'name = "order.* by webhook"\n'
