@@ -1,10 +1,12 @@
 """HTML to text: everything that a reader would read, nothing else."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.channels.plaintext import text_from_html
+from notifier.channels.plaintext import LONGEST, text_from_html
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,7 @@ def test_keeps_links(html: str, expected: str) -> None:
         ("<ul><li>a<ol><li>b</li><li>c</li></ol></li><li>d</li></ul>", "- a\n  1. b\n  2. c\n- d\n"),
         ("<ul><li>one<br>line more</li></ul>", "- one\n  line more\n"),
         ("<li>stray</li>", "- stray\n"),
+        ("<ul><li></li></ul><p>after</p>", "after\n"),
     ],
 )
 def test_keeps_lists(html: str, expected: str) -> None:
@@ -103,6 +106,60 @@ def test_loses_no_word(words: list[str]) -> None:
 def test_a_declaration_that_makes_no_sense_costs_no_content(html: str) -> None:
     """What the parser gives up on is still read, without its tags."""
     assert "kept" in text_from_html(html)
+
+
+def test_what_is_hidden_by_a_head_that_stays_open_ends_with_it() -> None:
+    """A page whose head is never closed has a body all the same."""
+    assert text_from_html("<head><title>t</title><body><p>seen") == "seen\n"
+
+
+def test_a_break_ends_a_row() -> None:
+    """What comes after it is no further cell."""
+    assert text_from_html("<tr><td>a</td><br><td>b</td></tr>") == "a\nb\n"
+
+
+@pytest.mark.parametrize("reference", ["&#" + "1" * 5000 + ";", "&#x" + "f" * 5000 + ";"])
+def test_a_number_that_is_no_character_is_shown_as_none(reference: str) -> None:
+    """However many digits it has: reading thousands of them is an error to Python."""
+    assert text_from_html(f"<p>a{reference}b</p>") == "a\ufffdb\n"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<!--",
+        "<a ",
+        "<a href='",
+        "<a href=\"'><a \"'",
+        '<a \'"><a "',
+        "</",
+        "</a ",
+        "<script>",
+        "<script></scrip",
+        "<![",
+        "<?",
+        "<blockquote>x<br>",
+        "<ul><li>",
+        "<ul><li>x",
+        "x<b>",
+        "<td>x</td>",
+        "<a href=x>x",
+        "<td> </td>",
+        "<pre>\n",
+        "<div hidden>",
+        "<h1>x</h1>",
+        "<a " + "b" * 50 + "='",
+        "&#",
+        "&" + "a" * 40,
+        "<a x" + " " * 500,
+    ],
+)
+def test_no_page_takes_long(hostile: str) -> None:
+    """The time, and the text, grow with the page's length alone, whatever is repeated in it or left open."""
+    began = time.process_time()
+    text = text_from_html(hostile * (LONGEST // len(hostile)))
+    assert time.process_time() - began < 5
+    assert len(text) < 20 * LONGEST
 
 
 def test_a_link_ends_where_the_next_begins() -> None:
