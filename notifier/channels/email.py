@@ -31,7 +31,12 @@ class EmailChannel:
         self._section = section
         self._sender = _sender(section.from_)
         self._signer = _signer(context.config, self._sender)
-        self._relays = Relays(section.relays)
+        self._relays = Relays(
+            section.relays,
+            rules=section.rules,
+            largest=section.max_message,
+            directory=context.config.directory,
+        )
         self._has_relays = bool(section.relays)
         # The relays' own timeouts come first: they know whether the mail may have been taken.
         self.timeout = max(self._relays.patience + 1, DEFAULT_TIMEOUT)
@@ -59,7 +64,7 @@ class EmailChannel:
         except Unknown as error:
             error.content = mail
             raise
-        return Receipt(status_code=reply.code, response=reply.text)
+        return Receipt(status_code=reply.code, response=reply.text, via=reply.via)
 
     def preview(self, message: Message) -> dict[str, Any]:
         """The mail that `deliver` would send: its parts, and as `raw` the whole of it."""

@@ -1,36 +1,36 @@
-"""The relays: kept connections to each, and which of them to try. Knows nothing of jobs."""
+"""The relays: kept connections to each, which of them to try, and what each taught. Knows nothing of jobs."""
 
 import asyncio
 import contextlib
 import ssl
 import time
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import msgspec
 import structlog
-from msgspec import Struct
 
-from notifier.channels.smtp import LONGEST_SEND, Broken, Envelope, RelayFault, Reply, Session, where
-from notifier.config import Relay
-from notifier.errors import DeliveryError, Permanent, Unavailable
+from notifier.channels.pacing import PATIENCE, Ceiling, Clock, Pace
+from notifier.channels.replies import About, Lesson, Reply, Rules
+from notifier.channels.smtp import BLOCK, COMMANDS, Broken, Envelope, RelayFault, Session, where
+from notifier.config import Duration, Relay, ReplyRule
+from notifier.errors import DeliveryError, Permanent, Transient, Unavailable
 
 CHECK_TIMEOUT = 5.0
 """The longest that a check of a relay takes, in seconds."""
+LARGEST = 20 * 1024**2
+"""Bytes of the largest mail, where nothing else is said."""
+RESTS = (5.0, 10.0, 20.0, 40.0, 60.0)
+"""Seconds that a relay is left alone after the 1st, 2nd … fault in a row."""
+LOGIN_REST = 60.0
+"""The same after a refused login: too many of those lock an account."""
 
-# In times `relay.timeout`: a place in the pool, a mail on a kept connection that breaks at the last
-# moment, a fresh connection, and the mail once more.
-_LONGEST = 1 + LONGEST_SEND + 1 + LONGEST_SEND
+_CROWDED = 2  # connections that may be refused for there being too many, until a mail is put off
+_SUSPECTED_FOR = 3600.0  # seconds
+_SUSPECTS = 1000
 
 _log = structlog.get_logger(__name__)
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """How long connections are kept, and a failed relay is left alone; seconds, but for `messages`."""
-
-    idle: float = 30.0
-    messages: int = 100
-    """How many mails one connection carries before it is closed."""
-    rest: float = 5.0
 
 
 class Relays:
@@ -40,26 +40,36 @@ class Relays:
         self,
         relays: Sequence[Relay],
         *,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
-        clock: Callable[[], float] = time.monotonic,
+        rules: Sequence[ReplyRule] = (),
+        largest: int = LARGEST,
+        directory: Path = Path(),
+        clock: Clock = time.monotonic,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Take the relays in their order; `tls` says whose certificates to trust, by default the system's."""
+        """Take the relays in their order, and the rules that count before the built-in ones.
+
+        `largest` is how many bytes a mail has at most, `directory` where relative paths count from; `tls`
+        says whose certificates to trust, by default the system's.
+        """
         if tls is None and any(relay.tls != "none" for relay in relays):
             tls = ssl.create_default_context()
         self._tls = tls
-        self._pools = [Pool(relay, limits, clock, tls) for relay in relays]
+        self._rules = Rules(rules)
+        self._relays = list(relays)
+        self._largest = largest
+        self._pools = [Pool(_located(relay, directory), self._rules, clock, tls) for relay in relays]
 
     @property
     def patience(self) -> float:
-        """The longest that `send` can take, in seconds."""
-        return sum(_LONGEST * pool.relay.timeout for pool in self._pools)
+        """The longest that `send` can take, in seconds: no phase of it is ever cut short by the whole."""
+        return sum(_longest(relay, self._largest) for relay in self._relays)
 
     async def send(self, envelope: Envelope) -> Reply:
         """Hand one mail to the first relay that takes it, and return what it answered.
 
-        Raises Transient or Permanent for what a relay said about the recipient or the mail, Unknown where
-        it may have taken the mail and didn't say so, Unavailable where every relay is at fault.
+        Raises Bounced, Permanent or Transient for what a relay said about the recipient or the mail, Unknown
+        where it may have taken the mail and didn't say so, Unavailable where every relay is at fault or has
+        had too much. `via` names the relay, in the reply and in the error.
         """
         faults = []
         for pool in self._pools:
@@ -71,12 +81,26 @@ class Relays:
 
     async def check(self) -> list[tuple[Relay, str | None]]:
         """Connect and log in to each relay, send nothing; say what is wrong with it, or None."""
-        problems = await asyncio.gather(*(_check(pool.relay, self._tls) for pool in self._pools))
-        return [(pool.relay, problem) for pool, problem in zip(self._pools, problems, strict=True)]
+        problems = await asyncio.gather(*(pool.check() for pool in self._pools))
+        return list(zip(self._relays, problems, strict=True))
 
     async def close(self) -> None:
         """Take leave of every relay."""
         await asyncio.gather(*(pool.close() for pool in self._pools))
+
+
+def _located(relay: Relay, directory: Path) -> Relay:
+    if relay.token_file is None:
+        return relay
+    return msgspec.structs.replace(relay, token_file=str(directory / relay.token_file))
+
+
+def _longest(relay: Relay, largest: int) -> float:
+    """How long one relay can take: its turn, places and connections in vain, one mail, broken off once."""
+    blocks = 2 + largest // BLOCK
+    commands = COMMANDS * relay.timeout
+    attempt = relay.timeout + commands + relay.connect_timeout + commands
+    return PATIENCE + _CROWDED * attempt + blocks * relay.data_timeout + relay.dot_timeout
 
 
 def _verdict(faults: list[RelayFault]) -> DeliveryError:
@@ -84,57 +108,95 @@ def _verdict(faults: list[RelayFault]) -> DeliveryError:
     lacking = [fault for fault in faults if fault.code == "smtputf8_unsupported"]
     first = next((fault for fault in faults if fault not in lacking), faults[0])
     kind = Permanent if len(lacking) == len(faults) else Unavailable
+    waits = [fault.wait for fault in faults if fault.wait is not None]
     return kind(
         "; ".join(map(str, faults)),
         code=first.code,
         status_code=first.reply.code if first.reply else None,
         response=first.reply.text if first.reply else None,
+        retry_after=min(waits) if len(waits) == len(faults) else None,
+        via=where(first.relay),
     )
 
 
-async def _check(relay: Relay, tls: ssl.SSLContext | None) -> str | None:
-    relay = msgspec.structs.replace(relay, timeout=min(relay.timeout, CHECK_TIMEOUT))
-    try:
-        session = await Session.open(relay, tls)
-    except RelayFault as fault:
-        return fault.problem
-    await session.quit()
-    return None
+class Places:
+    """The right to use a connection: never more at once than is allowed, first come, first served."""
+
+    def __init__(self, allowed: Callable[[], int]) -> None:
+        self.taken = 0
+        self._allowed = allowed
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> None:
+        """Take a place, as soon as there is one."""
+        if self.taken < self._allowed() and not self._waiting:
+            self.taken += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # it was given while we gave up
+            raise
+
+    def leave(self) -> None:
+        """Give a place back, to those who wait as far as it is allowed."""
+        self.taken -= 1
+        while self._waiting and (self._waiting[0].done() or self.taken < self._allowed()):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.taken += 1
+                turn.set_result(None)
 
 
 class Pool:
     """The connections to one relay: at most `relay.connections`, the one last used going first."""
 
-    def __init__(
-        self, relay: Relay, limits: Limits, clock: Callable[[], float], tls: ssl.SSLContext | None
-    ) -> None:
-        self.relay = relay
-        self._limits = limits
+    def __init__(self, relay: Relay, rules: Rules, clock: Clock, tls: ssl.SSLContext | None) -> None:
+        self._relay = relay
+        self._rules = rules
         self._clock = clock
         self._tls = tls
-        self._places = asyncio.Semaphore(relay.connections)
+        self._connections = Ceiling(relay.connections, clock)
+        self._messages = Ceiling(relay.messages, clock)
+        self._pace = Pace(clock)
+        self._places = Places(lambda: self._connections.now)
         self._idle: list[Session] = []
+        self._busy = 0
         self._farewells: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
-        self._fault: RelayFault | None = None
-        self._rests_until = 0.0
+        self._standing = Standing(relay, clock)
 
     async def send(self, envelope: Envelope) -> Reply:
         """Send over a kept connection or a fresh one. Raises what `Relays.send` does, and RelayFault."""
-        self._refuse_while_resting()
+        self._standing.refuse_while_resting()
+        await self._keep_pace()
         try:
-            async with self._place():
-                reply = await self._deliver(envelope)
+            reply = await self._carried(envelope)
         except RelayFault as fault:
-            if fault.rests:
-                self._rest(fault)
+            self._learn(fault)
+            if self._standing.is_the_mails(fault, envelope.recipient):
+                raise _of_the_mail(fault) from fault
             raise
         except DeliveryError:
-            self._recover()  # it was about the mail: the relay works
+            self._standing.answered()  # it was about the mail: the relay works
             raise
-        self._recover()
-        return reply
+        self._standing.took()
+        return reply._replace(via=where(self._relay))
+
+    async def check(self) -> str | None:
+        """Connect and log in; returns what is wrong, or None."""
+        brief = Duration(min(self._relay.connect_timeout, CHECK_TIMEOUT))
+        relay = msgspec.structs.replace(self._relay, connect_timeout=brief)
+        try:
+            session = await Session.open(relay, self._tls, self._rules)
+        except RelayFault as fault:
+            return fault.problem
+        await session.quit()
+        return None
 
     async def close(self) -> None:
         """Take leave on every connection that nobody uses; those in use are closed as they come back."""
@@ -145,57 +207,91 @@ class Pool:
             self._take_leave(self._idle.pop())
         await asyncio.gather(*self._farewells)
 
-    # Whether to try at all ------------------------------------------------------------------------
+    # What the relay bears ------------------------------------------------------------------------
 
-    def _refuse_while_resting(self) -> None:
-        """Raise the last fault while it is fresh. After that one mail at a time tries the relay again."""
-        if self._fault is None:
-            return
-        if self._clock() < self._rests_until:
-            raise self._fault.again()
-        self._rests_until = self._clock() + self._limits.rest
+    async def _keep_pace(self) -> None:
+        """Wait for a turn that is near; raise RelayFault for one that isn't."""
+        wait = self._pace.turn()
+        if wait > PATIENCE:
+            problem = f"it takes no more than {self._pace.limit or 0:.3g} mails a second"
+            raise RelayFault(self._relay, "relay_throttled", problem, rests=False, wait=wait)
+        if wait:
+            await asyncio.sleep(wait)
 
-    def _recover(self) -> None:
-        if self._fault is not None:
-            _log.info("relay works again", relay=where(self.relay))
-        self._fault = None
+    def _learn(self, fault: RelayFault) -> None:
+        """Heed what a throttle was about. Too many mails on a fresh connection are too many at all."""
+        throttled = fault.meaning is not None and fault.meaning.about is About.THROTTLE
+        if throttled and fault.lesson in {Lesson.RATE, Lesson.MAILS} and self._pace.complain():
+            limit = self._pace.limit or 0
+            _log.warning("relay slows us down", relay=where(self._relay), a_second=f"{limit:.3g}")
 
-    def _rest(self, fault: RelayFault) -> None:
-        if self._fault is None:
-            _log.warning("relay at fault", relay=where(self.relay), code=fault.code, problem=fault.problem)
-        self._fault = fault
-        self._rests_until = self._clock() + self._limits.rest
+    def _learn_mails(self, carried: int) -> None:
+        """A connection that was ended after so many mails, where a fresh one took the next, bears no more."""
+        if self._messages.lower(carried):
+            _log.info("relay takes fewer mails a connection", relay=where(self._relay), mails=carried)
+
+    def _learn_connections(self) -> bool:
+        """One too many was refused. Returns whether there are others that a mail can wait for."""
+        others = self._places.taken - 1
+        if self._connections.lower(others):
+            _log.info("relay takes fewer connections", relay=where(self._relay), connections=others)
+        return others > 0
+
+    # Connections ---------------------------------------------------------------------------------
+
+    async def _carried(self, envelope: Envelope) -> Reply:
+        """Send over whichever connection there is a place for."""
+        for left in reversed(range(_CROWDED)):
+            async with self._place():
+                try:
+                    return await self._delivered(envelope)
+                except RelayFault as fault:
+                    crowded = fault.lesson is Lesson.CONNECTIONS and self._learn_connections()
+                    if not (crowded and left):
+                        raise
+        raise AssertionError("the last try returns or raises")
 
     @contextlib.asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self.relay.timeout):
-                await self._places.acquire()
+            async with asyncio.timeout(self._relay.timeout):
+                await self._places.take()
         except TimeoutError:
-            problem = f"all {self.relay.connections} connections are in use"
-            raise RelayFault(self.relay, "relay_busy", problem, rests=False) from None
+            problem = f"all {self._places.taken} connections are in use"
+            raise RelayFault(self._relay, "relay_busy", problem, rests=False) from None
         try:
             yield
         finally:
-            self._places.release()
+            self._places.leave()
 
-    # Connections ----------------------------------------------------------------------------------
-
-    async def _deliver(self, envelope: Envelope) -> Reply:
+    async def _delivered(self, envelope: Envelope) -> Reply:
         kept = self._take_kept()
+        ended: Broken | None = None
         if kept is not None:
             # The server may have grown tired of it. Nothing was accepted, so a fresh one is as good.
-            with contextlib.suppress(Broken):
+            try:
                 return await self._use(kept, envelope)
+            except Broken as broken:
+                ended = broken
         try:
-            return await self._use(await Session.open(self.relay, self._tls), envelope)
+            reply = await self._use(await self._opened(), envelope)
         except Broken as broken:
             raise broken.fault from broken
+        if kept is not None and ended is not None and ended.meaning is not None and ended.meaning.lesson:
+            self._learn_mails(kept.carried)
+        return reply
+
+    async def _opened(self) -> Session:
+        session = await Session.open(self._relay, self._tls, self._rules)
+        session.opened_at = self._clock()
+        return session
 
     async def _use(self, session: Session, envelope: Envelope) -> Reply:
+        self._busy += 1
         try:
             return await session.send(envelope)
         finally:
+            self._busy -= 1
             self._give_back(session)
 
     def _take_kept(self) -> Session | None:
@@ -205,23 +301,39 @@ class Pool:
     def _give_back(self, session: Session) -> None:
         if not session.usable:
             return
-        if self._closed or session.carried >= self._limits.messages:
+        session.idle_since = self._clock()
+        if self._closed or self._surplus or not self._fresh(session):
             self._take_leave(session)
             return
-        session.idle_since = self._clock()
         self._idle.append(session)
         self._sweep_later()
 
+    @property
+    def _surplus(self) -> bool:
+        """Whether the relay bears no other connection than those there are, since it taught us so."""
+        return self._busy + len(self._idle) >= self._connections.now
+
     def _drop_stale(self) -> None:
-        """Take leave on what was idle for too long; the oldest stand first."""
-        oldest = self._clock() - self._limits.idle
-        while self._idle and not (self._idle[0].usable and self._idle[0].idle_since > oldest):
-            self._take_leave(self._idle.pop(0))
-        self._idle = [session for session in self._idle if session.usable]
+        """Take leave on what was idle for too long, is too old, or carried all that the relay bears."""
+        kept = []
+        for session in self._idle:
+            if session.usable and self._fresh(session):
+                kept.append(session)
+            elif session.usable:
+                self._take_leave(session)
+        self._idle = kept
+
+    def _fresh(self, session: Session) -> bool:
+        now, relay = self._clock(), self._relay
+        return (
+            now - session.idle_since < relay.idle
+            and now - session.opened_at < relay.age
+            and session.carried < self._messages.now
+        )
 
     def _sweep_later(self) -> None:
         if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(self._limits.idle, self._swept)
+            self._sweep = asyncio.get_running_loop().call_later(self._relay.idle, self._swept)
 
     def _swept(self) -> None:
         self._sweep = None
@@ -233,3 +345,92 @@ class Pool:
         farewell = asyncio.get_running_loop().create_task(session.quit())
         self._farewells.add(farewell)
         farewell.add_done_callback(self._farewells.discard)
+
+
+class Standing:
+    """Whether a relay is at fault, or only thought so because of one mail that it can't stand.
+
+    A fault before the relay knew whom a mail is for is the relay's. One after that is taken for the relay's
+    too, at no cost to the mail, but the relay rests only when two in a row have it; and a mail that has it
+    once more, though others to other recipients were taken in between, has it by itself.
+    """
+
+    def __init__(self, relay: Relay, clock: Clock) -> None:
+        self._relay = relay
+        self._clock = clock
+        self._fault: RelayFault | None = None
+        self._faults = 0
+        self._rests_until = 0.0
+        self._taken = 0
+        self._refused_at = -1
+        self._suspects: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def refuse_while_resting(self) -> None:
+        """Raise the last fault while it is fresh. After that one mail at a time tries the relay again."""
+        if self._fault is None:
+            return
+        left = self._rests_until - self._clock()
+        if left > 0:
+            raise self._fault.again(left)
+        self._rests_until = self._clock() + self._rest
+
+    def took(self) -> None:
+        """Take note that it took a mail."""
+        self._taken += 1
+        self.answered()
+
+    def answered(self) -> None:
+        """Take note that it works."""
+        if self._fault is not None:
+            _log.info("relay works again", relay=where(self._relay))
+        self._fault, self._faults = None, 0
+
+    def is_the_mails(self, fault: RelayFault, recipient: str) -> bool:
+        """Take note of a fault; returns whether it is the mail's own, for others don't have it."""
+        if not (fault.phase.of_mail and fault.meaning and fault.meaning.about is About.PROVIDER):
+            if fault.rests:
+                self._let_rest(fault)
+            return False
+        if self._was_suspected(recipient):
+            self.answered()
+            return True
+        if self._refused_at == self._taken:
+            self._let_rest(fault)
+        self._refused_at = self._taken
+        return False
+
+    def _was_suspected(self, recipient: str) -> bool:
+        """Whether this recipient's mail was refused before, and others were taken since."""
+        now = self._clock()
+        known = self._suspects.pop(recipient, None)
+        if known is not None and now - known[1] < _SUSPECTED_FOR and self._taken > known[0]:
+            return True
+        self._suspects[recipient] = (self._taken, now)
+        if len(self._suspects) > _SUSPECTS:
+            self._suspects.popitem(last=False)
+        return False
+
+    @property
+    def _rest(self) -> float:
+        if self._fault is not None and self._fault.code == "relay_auth":
+            return LOGIN_REST
+        return RESTS[min(self._faults, len(RESTS)) - 1]
+
+    def _let_rest(self, fault: RelayFault) -> None:
+        if self._fault is None:
+            _log.warning("relay at fault", relay=where(self._relay), code=fault.code, problem=fault.problem)
+        self._fault = fault
+        self._faults += 1
+        fault.wait = self._rest
+        self._rests_until = self._clock() + fault.wait
+
+
+def _of_the_mail(fault: RelayFault) -> Transient:
+    """A fault that other mails don't have: it is tried again, and counts."""
+    return Transient(
+        str(fault),
+        code=fault.code,
+        status_code=fault.reply.code if fault.reply else None,
+        response=fault.reply.text if fault.reply else None,
+        via=where(fault.relay),
+    )

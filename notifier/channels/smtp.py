@@ -8,26 +8,27 @@ import contextlib
 import re
 import socket
 import ssl
-from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
-from enum import StrEnum
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPConnectError, SMTPException, SMTPResponseException
+from aiosmtplib import SMTP, SMTPConnectError, SMTPException, SMTPResponse, SMTPResponseException
+from aiosmtplib.protocol import SMTPProtocol
 
+from notifier.channels.logins import LoginRefused, log_in
+from notifier.channels.replies import About, Lesson, Meaning, Phase, Reply, Rules
 from notifier.config import Relay
-from notifier.errors import Permanent, Transient, Unknown
+from notifier.errors import Bounced, DeliveryError, Permanent, Transient, Unknown
 
 KEPT_RESPONSE = 1024
 """How many bytes of what a server says are kept."""
-LONGEST_SEND = 5
-"""How many times `relay.timeout` a mail can take on a session: RSET, MAIL, RCPT, DATA, the final dot."""
+BLOCK = 64 * 1024
+"""How many bytes of a mail `relay.data_timeout` is for."""
+COMMANDS = 4
+"""How many commands a mail takes before its content, `relay.timeout` each: RSET, MAIL, RCPT, DATA."""
 FAREWELL_TIMEOUT = 5.0
 """How long QUIT waits for its answer, in seconds."""
 
 _SERVICE_CLOSING = 421
-# RFC 4954 §4: the server doesn't know the mechanism, or finds it too weak; another may do.
-_OTHER_MECHANISM = frozenset({504, 534})
 _HOST_NAME = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 
@@ -44,66 +45,82 @@ class Envelope(NamedTuple):
         return not (self.sender.isascii() and self.recipient.isascii())
 
 
-class Reply(NamedTuple):
-    """What a server answered: its code, and the first KiB of its text."""
-
-    code: int
-    text: str
-
-
-class Phase(StrEnum):
-    """The commands of a mail transaction (RFC 5321 §3.3), named as errors name them."""
-
-    RSET = "RSET"
-    MAIL = "MAIL FROM"
-    RCPT = "RCPT TO"
-    DATA = "DATA"
-    DOT = "the message"
-
-
 class RelayFault(Exception):  # noqa: N818 - the design's word
     """The relay, not the mail, is at fault: another one may do.
 
-    `code` is one of `relay_down`, `relay_auth`, `relay_tls`, `relay_refused`, `relay_busy`,
-    `smtputf8_unsupported`. With `rests`, the relay is best left alone for a while.
+    `code` is `relay_down`, `relay_tls`, `relay_busy`, `smtputf8_unsupported`, or the word of a rule that a
+    reply fits. `phase` is where it was found out, `meaning` what the reply means, None without one. With
+    `rests`, the relay is best left alone for a while; `wait` is how many seconds, where that is known.
     """
 
     def __init__(
-        self, relay: Relay, code: str, problem: str, *, reply: Reply | None = None, rests: bool = True
+        self,
+        relay: Relay,
+        code: str,
+        problem: str,
+        *,
+        phase: Phase = Phase.CONNECT,
+        reply: Reply | None = None,
+        meaning: Meaning | None = None,
+        rests: bool = True,
+        wait: float | None = None,
     ) -> None:
         super().__init__(f"{where(relay)}: {problem}")
         self.relay = relay
         self.code = code
         self.problem = problem
+        self.phase = phase
         self.reply = reply
+        self.meaning = meaning
         self.rests = rests
+        self.wait = wait
 
-    def again(self) -> "RelayFault":
+    @property
+    def lesson(self) -> Lesson | None:
+        """What is to be learned from it."""
+        return self.meaning.lesson if self.meaning else None
+
+    def again(self, wait: float) -> "RelayFault":
         """The same fault, to be raised anew: an exception raised twice keeps the frames of both."""
-        return RelayFault(self.relay, self.code, self.problem, reply=self.reply, rests=self.rests)
+        return RelayFault(
+            self.relay,
+            self.code,
+            self.problem,
+            phase=self.phase,
+            reply=self.reply,
+            meaning=self.meaning,
+            rests=self.rests,
+            wait=wait,
+        )
 
 
 class Broken(Exception):  # noqa: N818 - a state, not an error of anyone's
-    """The connection ended and nothing was accepted; `fault` is what to raise if that was the last try."""
+    """The connection ended and nothing was accepted; `fault` is what to raise if that was the last try.
 
-    def __init__(self, fault: RelayFault | Transient | Permanent) -> None:
+    `meaning` is that of the reply which ended it, None where it was lost.
+    """
+
+    def __init__(self, fault: RelayFault | DeliveryError, meaning: Meaning | None = None) -> None:
         super().__init__(str(fault))
         self.fault = fault
+        self.meaning = meaning
 
 
 class Session:
     """One connection, logged in: carries one mail after another."""
 
-    def __init__(self, relay: Relay, client: SMTP) -> None:
+    def __init__(self, relay: Relay, client: SMTP, rules: Rules) -> None:
         self.carried = 0
+        self.opened_at = 0.0
         self.idle_since = 0.0
         self._relay = relay
         self._client = client
+        self._rules = rules
         self._in_transaction = False
 
     @classmethod
-    async def open(cls, relay: Relay, tls: ssl.SSLContext | None) -> "Session":
-        """Connect, say EHLO, secure and log in, within `relay.timeout` in all. Raises RelayFault."""
+    async def open(cls, relay: Relay, tls: ssl.SSLContext | None, rules: Rules) -> "Session":
+        """Connect, say EHLO, secure and log in, within `relay.connect_timeout` in all. Raises RelayFault."""
         client = SMTP(
             hostname=relay.host,
             port=relay.port,
@@ -114,15 +131,15 @@ class Session:
             local_hostname="localhost",  # or aiosmtplib asks the DNS; `_ehlo` says the real one
         )
         try:
-            async with asyncio.timeout(relay.timeout):
+            async with asyncio.timeout(relay.connect_timeout):
                 await _introduce(relay, client)
-        except (SMTPException, OSError) as error:
+        except (SMTPException, OSError, LoginRefused) as error:
             client.close()
-            raise _opening_fault(relay, error) from error
+            raise _opening_fault(relay, error, rules) from error
         except BaseException:
             client.close()
             raise
-        return cls(relay, client)
+        return cls(relay, client, rules)
 
     @property
     def usable(self) -> bool:
@@ -132,13 +149,13 @@ class Session:
     async def send(self, envelope: Envelope) -> Reply:
         """Run one mail transaction, and return the answer to the final dot.
 
-        Raises Transient or Permanent for what the relay says of the recipient or the mail, RelayFault for
-        what it says of the sender, Broken where the connection ended before anything was accepted, and
-        Unknown where it ended after the final dot.
+        Raises Bounced, Permanent or Transient for what the relay says of the recipient or the mail,
+        RelayFault for what it says of the sender, of itself or of too much mail, Broken where the connection
+        ended before anything was accepted, and Unknown where it ended after the final dot.
         """
         options = self._options(envelope)
         if self._in_transaction:
-            self._expect(2, Phase.RSET, await self._command(Phase.RSET, b"RSET"))
+            await self._reset()
         self._in_transaction = True
         sender, recipient = envelope.sender.encode(), envelope.recipient.encode()
         self._expect(2, Phase.MAIL, await self._command(Phase.MAIL, b"MAIL", b"FROM:<%b>" % sender, *options))
@@ -146,8 +163,8 @@ class Session:
         self._expect(3, Phase.DATA, await self._command(Phase.DATA, b"DATA"))
         reply = await self._transfer(envelope.content)
         self._in_transaction = False
-        self.carried += 1
         self._expect(2, Phase.DOT, reply)
+        self.carried += 1
         return reply
 
     async def quit(self) -> None:
@@ -159,79 +176,161 @@ class Session:
         finally:
             self._client.close()
 
-    def _options(self, envelope: Envelope) -> tuple[bytes, ...]:
-        if not envelope.needs_utf8:
-            return ()
-        if not self._client.supports_extension("smtputf8"):
-            problem = f"lacks SMTPUTF8, which {envelope.recipient!r} from {envelope.sender!r} needs"
-            raise RelayFault(self._relay, "smtputf8_unsupported", problem, rests=False)
-        return (b"SMTPUTF8", b"BODY=8BITMIME")
+    def _options(self, envelope: Envelope) -> list[bytes]:
+        options = []
+        if self._client.supports_extension("size"):  # RFC 1870: too large is said before it is sent
+            options.append(b"SIZE=%d" % len(envelope.content))
+        if envelope.needs_utf8:
+            if not self._client.supports_extension("smtputf8"):
+                problem = f"lacks SMTPUTF8, which {envelope.recipient!r} from {envelope.sender!r} needs"
+                raise RelayFault(self._relay, "smtputf8_unsupported", problem, rests=False)
+            options += (b"SMTPUTF8", b"BODY=8BITMIME")
+        return options
+
+    # Commands ------------------------------------------------------------------------------------
+
+    async def _reset(self) -> None:
+        """Forget a mail that was refused; a server that can't is left."""
+        reply = await self._command(Phase.MAIL, b"RSET")
+        if reply.code // 100 != 2:  # noqa: PLR2004 - RFC 5321 §4.2.1
+            self._drop()
+            problem = f"answered {reply.code} to RSET: {reply.first_line}"
+            raise Broken(RelayFault(self._relay, "relay_refused", problem, phase=Phase.MAIL, reply=reply))
 
     async def _command(self, phase: Phase, *words: bytes) -> Reply:
         """Give a command before the content: whatever breaks here, nothing was accepted."""
-        try:
+        with self._breaking(phase, self._relay.timeout):
             async with asyncio.timeout(self._relay.timeout):
                 return _reply(*await self._client.execute_command(*words))
-        except (SMTPException, OSError) as error:
-            self._client.close()
-            raise Broken(self._breakage(phase, error)) from error
-        except BaseException:
-            # Cancelled: the reply would come and be taken for the next command's.
-            self._client.close()
-            raise
 
     async def _transfer(self, content: bytes) -> Reply:
-        """Send the content and the final dot: from here on the relay may have it, whatever we hear."""
+        """Send the content and the final dot, and wait for what the relay says of it."""
         protocol = self._client.protocol
         if protocol is None:
-            raise Broken(self._breakage(Phase.DATA, ConnectionResetError("the connection was lost")))
+            raise Broken(self._breakage(Phase.DATA, "the connection was lost"))
+        dotted = _dotted(content)
+        end = (len(dotted) - 1) // BLOCK * BLOCK
+        if not end:
+            return await self._finish(protocol, dotted, None)
+        answer = asyncio.ensure_future(protocol.read_response())
+        answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
         try:
-            async with asyncio.timeout(self._relay.timeout):
-                protocol.write(_dotted(content))
-                return _reply(*await protocol.read_response())
+            await self._send_blocks(protocol, dotted, end, answer)
+            return await self._finish(protocol, dotted[end:], answer)
+        finally:
+            answer.cancel()
+
+    async def _send_blocks(
+        self, protocol: SMTPProtocol, content: bytes, end: int, answer: "asyncio.Future[SMTPResponse]"
+    ) -> None:
+        """Send what comes before the last block: what ends here lacks its dot, and was accepted by no one."""
+        seconds = self._relay.data_timeout
+        for start in range(0, end, BLOCK):
+            try:
+                with self._breaking(Phase.DOT, seconds):
+                    protocol.write(content[start : start + BLOCK])
+                    async with asyncio.timeout(seconds):
+                        await protocol._drain_helper()  # noqa: SLF001 - aiosmtplib has no other
+            finally:
+                self._heed(answer)
+
+    def _heed(self, answer: "asyncio.Future[SMTPResponse]") -> None:
+        """Raise what the relay said before it had the whole mail; there is no going on after that."""
+        if answer.done() and not answer.cancelled() and answer.exception() is None:
+            self._drop()
+            self._expect(2, Phase.DOT, _reply(*answer.result()))
+            raise Broken(self._breakage(Phase.DOT, "it answered before the mail was sent"))
+
+    async def _finish(
+        self, protocol: SMTPProtocol, last: bytes, answer: "asyncio.Future[SMTPResponse] | None"
+    ) -> Reply:
+        """Send the last block: from here on the relay may have the mail, whatever we hear."""
+        with self._breaking(Phase.DOT, self._relay.data_timeout):
+            protocol.write(last)
+        try:
+            async with asyncio.timeout(self._relay.dot_timeout):
+                return _reply(*await (answer or protocol.read_response()))
         except (SMTPException, OSError) as error:
-            self._client.close()
-            problem = f"{where(self._relay)}: no answer to the message: {_said(error, self._relay)}"
-            raise Unknown(problem, code="smtp_unknown") from error
+            self._drop()
+            via, said = where(self._relay), _said(error, self._relay.dot_timeout)
+            raise Unknown(f"{via}: no answer to the message: {said}", code="smtp_unknown", via=via) from error
         except BaseException:
-            self._client.close()
+            self._drop()
             raise
+
+    # What became of them -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _breaking(self, phase: Phase, seconds: float) -> Iterator[None]:
+        """Close the connection on whatever is raised: a reply that comes late would be taken for the next."""
+        try:
+            yield
+        except (SMTPException, OSError) as error:
+            self._drop()
+            raise Broken(self._breakage(phase, _said(error, seconds))) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        """Close at once: what is still to be sent must not be, once we have given it up."""
+        transport = self._client.transport
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
+        self._client.close()
 
     def _expect(self, kind: int, phase: Phase, reply: Reply) -> None:
         """Go on if the reply's first digit is `kind`; else raise what the refusal means."""
         if reply.code // 100 == kind:
             return
-        fault = self._refusal(phase, reply)
-        if reply.code == _SERVICE_CLOSING or phase is Phase.RSET:
-            self._client.close()
-            raise Broken(fault)
-        if isinstance(fault, RelayFault) or reply.code // 100 not in {4, 5}:
-            self._client.close()
+        if reply.code // 100 not in {4, 5}:
+            self._drop()
+            raise Broken(self._breakage(phase, f"answered {reply.code}: {reply.first_line}"))
+        meaning = self._rules.meaning(phase, reply)
+        fault = self._refusal(phase, reply, meaning)
+        if reply.code == _SERVICE_CLOSING or meaning.lesson is Lesson.MAILS:
+            self._drop()
+            raise Broken(fault, meaning)
+        if meaning.about is About.PROVIDER:
+            self._client.close()  # a new one logs in anew
         raise fault
 
-    def _refusal(self, phase: Phase, reply: Reply) -> RelayFault | Transient | Permanent:
-        said = f"answered {reply.code} to {phase}: {_first_line(reply.text)}"
-        if phase in {Phase.RSET, Phase.MAIL}:
-            return RelayFault(self._relay, "relay_refused", said, reply=reply)
-        kind = Permanent if reply.code // 100 == 5 else Transient  # noqa: PLR2004 - RFC 5321 §4.2.1
+    def _refusal(self, phase: Phase, reply: Reply, meaning: Meaning) -> RelayFault | DeliveryError:
+        problem = f"answered {reply.code} to {phase.told}: {reply.first_line}"
+        about = meaning.about
+        if about in {About.PROVIDER, About.THROTTLE} or (about is About.NETWORK and not phase.of_mail):
+            return refused(self._relay, phase, problem, reply, meaning)
+        kind: type[DeliveryError] = Permanent if meaning.permanent else Transient
+        if about is About.NETWORK:
+            kind = Transient
+        elif meaning.bounce:
+            kind = Bounced
         return kind(
-            f"{where(self._relay)}: {said}",
-            code=f"smtp_{reply.code}",
+            f"{where(self._relay)}: {problem}",
+            code=meaning.word,
             status_code=reply.code,
             response=reply.text,
+            via=where(self._relay),
         )
 
-    def _breakage(self, phase: Phase, error: Exception) -> RelayFault | Transient:
+    def _breakage(self, phase: Phase, said: str) -> RelayFault | DeliveryError:
         """Say what a lost connection means. Once MAIL was taken it may be this very mail that breaks it."""
-        problem = f"no answer to {phase}: {_said(error, self._relay)}"
-        if phase in {Phase.RSET, Phase.MAIL}:
-            return RelayFault(self._relay, "relay_down", problem)
-        return Transient(f"{where(self._relay)}: {problem}", code="smtp_disconnected")
+        problem = f"no answer to {phase.told}: {said}"
+        if not phase.of_mail:
+            return RelayFault(self._relay, "relay_down", problem, phase=phase)
+        via = where(self._relay)
+        return Transient(f"{via}: {problem}", code="smtp_disconnected", via=via)
 
 
 def where(relay: Relay) -> str:
     """Name a relay as messages do."""
     return f"{relay.host}:{relay.port}"
+
+
+def refused(relay: Relay, phase: Phase, problem: str, reply: Reply, meaning: Meaning) -> RelayFault:
+    """The fault that a reply tells of. A throttle that can be learned from needs no rest: it is kept to."""
+    rests = meaning.about is not About.THROTTLE or meaning.lesson is None
+    return RelayFault(relay, meaning.word, problem, phase=phase, reply=reply, meaning=meaning, rests=rests)
 
 
 # Opening -----------------------------------------------------------------------------------------
@@ -244,7 +343,7 @@ async def _introduce(relay: Relay, client: SMTP) -> None:
         await _start_tls(relay, client)
         await client.ehlo(hostname=_ehlo_name(client))
     if relay.username is not None:
-        await _log_in(relay, client, relay.username, relay.password or "")
+        await log_in(relay, client, relay.username)
 
 
 def _ehlo_name(client: SMTP) -> str:
@@ -263,55 +362,27 @@ async def _start_tls(relay: Relay, client: SMTP) -> None:
     try:
         await client.starttls()
     except (SMTPException, OSError) as error:
-        problem = f"STARTTLS failed: {_said(error, relay)}"
+        problem = f"STARTTLS failed: {_said(error, relay.connect_timeout)}"
         raise RelayFault(relay, "relay_tls", problem, reply=_reply_in(error)) from error
 
 
-_MECHANISMS: Mapping[str, Callable[[SMTP, str, str], Awaitable[object]]] = {
-    "plain": lambda client, username, password: client.auth_plain(username, password),
-    "login": lambda client, username, password: client.auth_login(username, password),
-    "cram-md5": lambda client, username, password: client.auth_crammd5(username, password),
-}
-
-
-async def _log_in(relay: Relay, client: SMTP, username: str, password: str) -> None:
-    """Try what is offered until one is answered for good: a wrong password tried twice locks accounts."""
-    refusal: SMTPAuthenticationError | None = None
-    for mechanism in (name for name in _MECHANISMS if name in client.server_auth_methods):
-        try:
-            await _MECHANISMS[mechanism](client, username, password)
-        except SMTPAuthenticationError as error:
-            refusal = error
-            if error.code not in _OTHER_MECHANISM:
-                break
-        else:
-            return
-    if refusal is None:
-        raise RelayFault(relay, "relay_auth", "offers none of the logins PLAIN, LOGIN and CRAM-MD5")
-    said = _without_password(_said(refusal, relay), username, password)
-    reply = _reply_in(refusal)
-    if reply is not None:
-        reply = Reply(reply.code, _without_password(reply.text, username, password))
-    problem = f"refused the login of {username!r}: {said}"
-    raise RelayFault(relay, "relay_auth", problem, reply=reply) from None
-
-
-def _without_password(text: str, username: str, password: str) -> str:
-    """Blank out what a relay may repeat of a login, in each form that it was sent in."""
-    for secret in (f"\0{username}\0{password}", password):
-        for form in (b64encode(secret.encode()).decode(), secret):
-            text = text.replace(form, "…")
-    return text
-
-
-def _opening_fault(relay: Relay, error: Exception) -> RelayFault:
+def _opening_fault(relay: Relay, error: Exception, rules: Rules) -> RelayFault:
+    if isinstance(error, LoginRefused):
+        return _login_fault(relay, error, rules)
+    said = _said(error, relay.connect_timeout)
     reply = _reply_in(error)
     if reply is not None:
-        return RelayFault(
-            relay, "relay_refused", f"refused the connection: {_said(error, relay)}", reply=reply
-        )
+        meaning = rules.meaning(Phase.CONNECT, reply)
+        return refused(relay, Phase.CONNECT, f"refused the connection: {said}", reply, meaning)
     insecure = isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError)
-    return RelayFault(relay, "relay_tls" if insecure else "relay_down", f"no session: {_said(error, relay)}")
+    return RelayFault(relay, "relay_tls" if insecure else "relay_down", f"no session: {said}")
+
+
+def _login_fault(relay: Relay, error: LoginRefused, rules: Rules) -> RelayFault:
+    if error.code <= 0:
+        return RelayFault(relay, "relay_auth", error.problem, phase=Phase.AUTH)
+    reply = _reply(error.code, error.text)
+    return refused(relay, Phase.AUTH, error.problem, reply, rules.meaning(Phase.AUTH, reply))
 
 
 # What was said -----------------------------------------------------------------------------------
@@ -330,18 +401,14 @@ def _reply_in(error: Exception) -> Reply | None:
     return None
 
 
-def _said(error: Exception, relay: Relay) -> str:
+def _said(error: Exception, seconds: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"timed out after {relay.timeout:g} s"
+        return f"timed out after {seconds:g} s"
     if reply := _reply_in(error):
-        return f"{reply.code} {_first_line(reply.text)}"
+        return f"{reply.code} {reply.first_line}"
     if isinstance(error, SMTPConnectError) and error.__cause__ is not None:
         error = error.__cause__  # type: ignore[assignment]  # aiosmtplib wraps an OSError here
     return str(error) or type(error).__name__
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0]
 
 
 def _dotted(content: bytes) -> bytes:

@@ -1,49 +1,33 @@
 """Relays against a scripted server: what each fault in each phase means, and what becomes of connections."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.smtp_server import DROP, GARBAGE, HANG, SmtpServer, client_tls, closed_port, say
+from support.clock import Clock
+from support.relays import BRIEF, CONTENT, ENVELOPE, fault_of, relay_to, relays_to, warm
+from support.smtp_server import (
+    DROP,
+    GARBAGE,
+    HALF,
+    HALF_OF_MANY,
+    HANG,
+    SmtpServer,
+    Step,
+    client_tls,
+    closed_port,
+    say,
+)
 
-from notifier.channels.relays import Limits, Relays
-from notifier.channels.smtp import Envelope, Reply
-from notifier.config import Duration, Relay
-from notifier.errors import DeliveryError, Permanent, Transient, Unavailable, Unknown
+from notifier.channels.relays import Relays
+from notifier.channels.replies import Reply
+from notifier.channels.smtp import BLOCK, Envelope
+from notifier.config import Duration, ReplyRule
+from notifier.errors import Bounced, DeliveryError, Permanent, Transient, Unavailable, Unknown
 
-CONTENT = b"Subject: Hello\r\n\r\n.dots\r\n..\r\nHello\r\n"
-ENVELOPE = Envelope("no-reply@example.com", "ada@example.org", CONTENT)
-UTF8 = Envelope("no-reply@example.com", "zoë@xn--mller-kva.de", CONTENT)
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """What time it is."""
-        return self.now
-
-
-def relay_to(server: SmtpServer | int, **changes: Any) -> Relay:
-    """The configuration of a relay that is this server, or nothing at this port."""
-    port = server if isinstance(server, int) else server.port
-    fields: dict[str, Any] = {"host": "127.0.0.1", "port": port, "tls": "none", "timeout": Duration(5)}
-    return Relay(**(fields | changes))
-
-
-@contextlib.asynccontextmanager
-async def relays_to(*relays: Relay, **options: Any) -> AsyncIterator[Relays]:
-    """Relays that take leave in the end."""
-    relays_ = Relays(relays, **options)
-    try:
-        yield relays_
-    finally:
-        await relays_.close()
+LARGE = ENVELOPE._replace(content=b"Subject: Large\r\n\r\n" + (b"." + b"y" * 70 + b"\r\n") * 200_000)
+UTF8 = ENVELOPE._replace(recipient="zoë@xn--mller-kva.de")
 
 
 async def send_one(server: SmtpServer, envelope: Envelope = ENVELOPE, **changes: Any) -> Reply:
@@ -52,27 +36,14 @@ async def send_one(server: SmtpServer, envelope: Envelope = ENVELOPE, **changes:
         return await relays.send(envelope)
 
 
-async def fault_of(relays: Relays, envelope: Envelope = ENVELOPE) -> DeliveryError:
-    """What sending one mail raises."""
-    with pytest.raises(DeliveryError) as caught:
-        await relays.send(envelope)
-    return caught.value
-
-
-async def warm(relays: Relays, server: SmtpServer) -> None:
-    """Send a mail, so that a connection is kept."""
-    before = len(server.mails)
-    await relays.send(ENVELOPE)
-    await server.until(lambda: len(server.mails) == before + 1)
-
-
 # A mail that arrives -----------------------------------------------------------------------------
 
 
 async def test_a_mail_arrives_as_it_was_built() -> None:
     """Envelope and content reach the server to the byte, lines that begin with dots too."""
     async with SmtpServer() as server:
-        assert await send_one(server) == Reply(250, "2.0.0 queued as 1")
+        via = f"127.0.0.1:{server.port}"
+        assert await send_one(server) == Reply(250, "2.0.0 queued as 1", via)
     (mail,) = server.mails
     assert (mail.sender, mail.recipients) == ("no-reply@example.com", ("ada@example.org",))
     assert mail.content == CONTENT
@@ -139,11 +110,41 @@ async def test_a_connection_in_use_is_left_as_it_comes_back() -> None:
 
 
 async def test_a_large_mail_arrives_whole() -> None:
-    """A mail larger than any buffer on the way arrives to the byte."""
-    content = b"Subject: Large\r\n\r\n" + (b"." + b"y" * 70 + b"\r\n") * 50_000
+    """A mail larger than any buffer on the way arrives to the byte, and its connection is used again."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        await relays.send(LARGE)
+        await relays.send(LARGE)
+    assert [mail.content for mail in server.mails] == [LARGE.content] * 2
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("size", [BLOCK - 4, BLOCK - 3, BLOCK - 2, BLOCK, 2 * BLOCK - 3, 2 * BLOCK - 2])
+async def test_a_mail_of_about_a_block_arrives_whole(size: int) -> None:
+    """Wherever the blocks end, the dot and its line end follow."""
+    content = (b"x" * 70 + b"\r\n") * (size // 72) + b"y" * (size % 72 - 2) + b"\r\n"
     async with SmtpServer() as server:
         await send_one(server, ENVELOPE._replace(content=content))
-    assert server.mails[0].content == content
+    assert (server.mails[0].content, len(content)) == (content, size)
+
+
+async def test_the_size_is_told_where_it_is_asked_for() -> None:
+    """A relay that offers SIZE hears of it with MAIL (RFC 1870)."""
+    async with SmtpServer(extensions=("SIZE 1000",)) as server:
+        await send_one(server)
+    assert server.mails[0].options == (f"SIZE={len(CONTENT)}",)
+
+
+@pytest.mark.parametrize(
+    ("phase", "code"),
+    [("connect", 220), ("ehlo", 250), ("mail", 250), ("rcpt", 250), ("data", 354), ("dot", 250)],
+)
+async def test_answers_of_many_lines_are_one(phase: str, code: int) -> None:
+    """A reply ends with its last line, and what follows is the next command's."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        server.always(phase, say(code, "one\ntwo\nthree"))
+        await relays.send(ENVELOPE)
+        await relays.send(ENVELOPE)
+    assert [mail.content for mail in server.mails] == [CONTENT] * 2
 
 
 async def test_never_more_connections_than_configured() -> None:
@@ -156,7 +157,7 @@ async def test_never_more_connections_than_configured() -> None:
 
 async def test_a_connection_carries_no_more_than_its_share() -> None:
     """After so many mails a connection is closed with QUIT, and the next mail opens another."""
-    async with SmtpServer() as server, relays_to(relay_to(server), limits=Limits(messages=2)) as relays:
+    async with SmtpServer() as server, relays_to(relay_to(server, messages=2)) as relays:
         for _ in range(5):
             await relays.send(ENVELOPE)
         await server.until(lambda: server.said("QUIT") == 2)
@@ -175,9 +176,22 @@ async def test_an_old_connection_is_not_used() -> None:
     assert [mail.connection for mail in server.mails] == [1, 1, 2]
 
 
+async def test_a_connection_is_left_at_its_age() -> None:
+    """However much it is used, a connection lives no longer than configured."""
+    clock = Clock()
+    async with (
+        SmtpServer() as server,
+        relays_to(relay_to(server, age=Duration(60)), clock=clock) as relays,
+    ):
+        for _ in range(5):
+            await relays.send(ENVELOPE)
+            clock.advance(20)
+    assert [mail.connection for mail in server.mails] == [1, 1, 1, 2, 2]
+
+
 async def test_idle_connections_are_closed_without_traffic() -> None:
     """A relay doesn't hold our connections open while there is nothing to send."""
-    async with SmtpServer() as server, relays_to(relay_to(server), limits=Limits(idle=0.05)) as relays:
+    async with SmtpServer() as server, relays_to(relay_to(server, idle=Duration(0.05))) as relays:
         await relays.send(ENVELOPE)
         await server.until(lambda: server.open_connections == 0)
     assert server.said("QUIT") == 1
@@ -201,14 +215,6 @@ async def test_a_kept_connection_that_breaks_is_replaced_within_the_attempt(phas
         server.script(phase, step)
         await relays.send(ENVELOPE)
     assert [mail.connection for mail in server.mails] == [1, 2]
-
-
-async def test_a_server_that_says_421_after_so_many_mails_is_obeyed() -> None:
-    """421 after N mails drops the connection and loses nothing: the mail goes out on the next one."""
-    async with SmtpServer(mails_per_connection=3) as server, relays_to(relay_to(server)) as relays:
-        for _ in range(10):
-            await relays.send(ENVELOPE)
-    assert [mail.connection for mail in server.mails] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
 
 
 async def test_a_refused_mail_leaves_the_connection_in_use() -> None:
@@ -269,20 +275,34 @@ async def test_waiting_for_a_place_ends() -> None:
 # What replies mean -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", ["rcpt", "data", "dot"])
 @pytest.mark.parametrize(
-    ("code", "kind"), [(450, Transient), (452, Transient), (550, Permanent), (554, Permanent)]
+    ("phase", "answer", "kind", "code"),
+    [
+        ("rcpt", say(550, "5.1.1 no such user"), Bounced, "recipient_refused"),
+        ("rcpt", say(450, "4.2.1 not now"), Transient, "recipient_deferred"),
+        ("rcpt", say(552, "5.2.2 over quota"), Permanent, "mailbox_full"),
+        ("rcpt", say(450, "4.7.1 Greylisted,\ncome back"), Transient, "greylisted"),
+        ("data", say(554, "5.6.0 what is this?"), Permanent, "message_refused"),
+        ("dot", say(550, "5.1.1 no such user"), Bounced, "recipient_refused"),
+        ("dot", say(554, "5.7.1 spam message rejected"), Permanent, "message_refused"),
+        ("dot", say(451, "4.6.0 can't read it now"), Transient, "message_deferred"),
+        ("mail", say(552, "5.3.4 too large"), Permanent, "message_too_large"),
+    ],
 )
-async def test_refusals_are_about_the_mail(phase: str, code: int, kind: type[DeliveryError]) -> None:
-    """From RCPT on, 4xx is transient and 5xx permanent; code and words are kept, and no relay rests."""
+async def test_refusals_of_recipient_and_mail(
+    phase: str, answer: Step, kind: type[DeliveryError], code: str
+) -> None:
+    """Whose matter it is decides the job; code, words and relay are kept, and the connection goes on."""
     async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
-        server.script(phase, say(code, "5.7.1 because\nof this"))
+        server.script(phase, answer)
         fault = await fault_of(relays)
-        assert type(fault) is kind
-        assert (fault.code, fault.status_code) == (f"smtp_{code}", code)
-        assert fault.response == "5.7.1 because\nof this"
-        assert f"127.0.0.1:{server.port}: answered {code} to" in fault.message
+        assert (type(fault), fault.code, fault.via) == (kind, code, f"127.0.0.1:{server.port}")
+        number = int(answer.lines[-1][:3])
+        assert fault.status_code == number
+        assert fault.response == "\n".join(line[4:] for line in answer.lines)
+        assert f"127.0.0.1:{server.port}: answered {number} to" in fault.message
         await relays.send(ENVELOPE)
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize("phase", ["rcpt", "data", "dot"])
@@ -291,32 +311,45 @@ async def test_421_on_a_fresh_connection_is_transient(phase: str) -> None:
     async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
         server.script(phase, say(421, "4.3.2 closing", drop=True))
         fault = await fault_of(relays)
-        assert (type(fault), fault.code, fault.status_code) == (Transient, "smtp_421", 421)
+        assert (type(fault), fault.code, fault.status_code) == (Transient, "relay_closing", 421)
         await server.until(lambda: server.open_connections == 0)
 
 
+async def test_rules_of_the_configuration_count_first() -> None:
+    """What an operator knows of his relay's replies overrules what we think."""
+    rule = ReplyRule(means="message", code="550", text="no such user", phase="rcpt")
+    async with SmtpServer() as server, relays_to(relay_to(server), rules=[rule]) as relays:
+        server.script("rcpt", say(550, "5.1.1 No such user"))
+        fault = await fault_of(relays)
+    assert (type(fault), fault.code) == (Permanent, "message_refused")
+
+
 @pytest.mark.parametrize("phase", ["rcpt", "data"])
-@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG])
+@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG, HALF, HALF_OF_MANY])
 async def test_a_mail_that_breaks_connections_spends_attempts(phase: str, step: Any) -> None:
     """Once MAIL was taken, a connection lost or silent may be this mail's doing: it can't go on for ever."""
-    async with SmtpServer() as server, relays_to(relay_to(server, timeout=Duration(0.3))) as relays:
+    async with SmtpServer() as server, relays_to(relay_to(server, **BRIEF)) as relays:
         server.always(phase, step)
         fault = await fault_of(relays)
-    assert (type(fault), fault.code) == (Transient, "smtp_disconnected")
+    assert (type(fault), fault.code, fault.via) == (
+        Transient,
+        "smtp_disconnected",
+        f"127.0.0.1:{server.port}",
+    )
     assert server.mails == []
 
 
-@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG])
+@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG, HALF, HALF_OF_MANY])
 async def test_no_answer_to_the_final_dot_is_unknown(step: Any) -> None:
     """Lost, silent or senseless after the final dot: the relay may have it, and no other is tried."""
     async with (
         SmtpServer() as server,
         SmtpServer() as other,
-        relays_to(relay_to(server, timeout=Duration(0.3)), relay_to(other)) as relays,
+        relays_to(relay_to(server, **BRIEF), relay_to(other)) as relays,
     ):
         server.script("dot", step)
         fault = await fault_of(relays)
-    assert (type(fault), fault.code) == (Unknown, "smtp_unknown")
+    assert (type(fault), fault.code, fault.via) == (Unknown, "smtp_unknown", f"127.0.0.1:{server.port}")
     assert other.connections == 0
 
 
@@ -335,6 +368,71 @@ async def test_a_connection_lost_amid_the_content_is_unknown() -> None:
     async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
         server.script("content", DROP)
         assert isinstance(await fault_of(relays), Unknown)
+
+
+async def test_a_large_mail_whose_end_was_not_sent_can_not_have_arrived() -> None:
+    """Lost while there was more to send: without its final dot nobody accepts a mail, and that is known."""
+    async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
+        server.script("content", DROP)
+        fault = await fault_of(relays, LARGE)
+    assert (type(fault), fault.code) == (Transient, "smtp_disconnected")
+
+
+# Patience ----------------------------------------------------------------------------------------
+
+
+async def test_a_slow_acceptor_is_waited_for() -> None:
+    """A relay that takes longer over the final dot than any command may take gets the mail once."""
+    thought = asyncio.Event()
+    async with SmtpServer() as server, relays_to(relay_to(server, timeout=Duration(0.2))) as relays:
+        server.script("dot", Step(before=thought, lines=("250 2.0.0 scanned",)))
+        asyncio.get_running_loop().call_later(0.6, thought.set)
+        reply = await relays.send(ENVELOPE)
+    assert reply.text == "2.0.0 scanned"
+    assert len(server.mails) == 1
+
+
+async def test_a_relay_that_takes_no_more_of_a_mail_is_given_up() -> None:
+    """Each block has its time; the mail is not half accepted, and the connection is closed at once."""
+    async with SmtpServer() as server:
+        server.script("content", Step(before=asyncio.Event()))
+        async with relays_to(relay_to(server, data_timeout=Duration(0.3))) as relays:
+            fault = await fault_of(relays, LARGE)
+    assert (type(fault), fault.code) == (Transient, "smtp_disconnected")
+    assert "timed out after 0.3 s" in fault.message
+
+
+async def test_a_refusal_amid_a_large_mail_is_heard() -> None:
+    """What a relay says before it has the whole mail counts, and the rest isn't sent after it."""
+    async with SmtpServer() as server:
+        server.script("content", Step(lines=say(552, "5.3.4 too large").lines, after=asyncio.Event()))
+        async with relays_to(relay_to(server, data_timeout=Duration(0.5))) as relays:
+            fault = await fault_of(relays, LARGE)
+    assert (type(fault), fault.code, fault.status_code) == (Permanent, "message_too_large", 552)
+
+
+async def test_a_slow_connection_has_its_own_time() -> None:
+    """Connecting, with greeting and EHLO, may take as long as is configured for it, whatever commands may."""
+    thought = asyncio.Event()
+    async with SmtpServer() as server, relays_to(relay_to(server, timeout=Duration(0.2))) as relays:
+        server.script("connect", Step(before=thought, lines=("220 at last",)))
+        asyncio.get_running_loop().call_later(0.5, thought.set)
+        await relays.send(ENVELOPE)
+        server.script("connect", HANG)
+    async with SmtpServer() as server:
+        server.script("connect", HANG)
+        async with relays_to(relay_to(server, connect_timeout=Duration(0.2))) as relays:
+            assert "timed out after 0.2 s" in (await fault_of(relays)).message
+
+
+def test_the_whole_cuts_no_phase_short() -> None:
+    """Whoever waits for all of it waits for every phase, at every relay, twice what may be repeated."""
+    times = {"connect_timeout": 7, "timeout": 11, "data_timeout": 13, "dot_timeout": 1700}
+    one = relay_to(25, **{name: Duration(seconds) for name, seconds in times.items()})
+    patience = Relays([one], largest=0).patience
+    assert patience >= 2 * (11 * 5 + 7) + 13 + 1700
+    assert Relays([one], largest=10 * BLOCK).patience == patience + 10 * 13
+    assert Relays([one, one], largest=0).patience == 2 * patience
 
 
 # Addresses that need SMTPUTF8 --------------------------------------------------------------------
@@ -394,19 +492,19 @@ async def test_a_name_that_does_not_resolve_is_the_relays_fault() -> None:
 
 
 @pytest.mark.parametrize("phase", ["connect", "ehlo", "mail"])
-@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG])
+@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG, HALF, HALF_OF_MANY])
 async def test_a_relay_without_an_answer_is_down(phase: str, step: Any) -> None:
     """Lost, senseless or silent up to MAIL: the relay is at fault, and the connection is closed."""
     async with SmtpServer() as server:
         server.always(phase, step)
-        async with relays_to(relay_to(server, timeout=Duration(0.3))) as relays:
+        async with relays_to(relay_to(server, **BRIEF)) as relays:
             fault = await fault_of(relays)
         await server.until(lambda: server.open_connections == 0)
     assert (type(fault), fault.code) == (Unavailable, "relay_down")
 
 
 @pytest.mark.parametrize("phase", ["connect", "ehlo", "mail"])
-@pytest.mark.parametrize("code", [421, 451, 550, 554])
+@pytest.mark.parametrize("code", [451, 550, 554])
 async def test_a_relay_that_refuses_us_is_at_fault(phase: str, code: int) -> None:
     """4xx and 5xx at the greeting, at EHLO or for our sender are the provider's matter, not the job's."""
     async with SmtpServer() as server:
@@ -421,17 +519,15 @@ async def test_the_next_relay_takes_over_and_the_first_is_returned_to() -> None:
     """While the first relay rests after a fault the second takes all; then the first is tried again."""
     clock = Clock()
     first, second = SmtpServer(), SmtpServer()
-    async with first, second:
-        limits = Limits(rest=5, idle=60)
-        async with relays_to(relay_to(first), relay_to(second), limits=limits, clock=clock) as relays:
-            first.always("connect", say(421, "later"))
-            await relays.send(ENVELOPE)
-            await relays.send(ENVELOPE)
-            assert (first.connections, len(second.mails)) == (1, 2)
-            clock.now += 5
-            first.always("connect", None)
-            await relays.send(ENVELOPE)
-            await relays.send(ENVELOPE)
+    async with first, second, relays_to(relay_to(first), relay_to(second), clock=clock) as relays:
+        first.always("connect", say(421, "later"))
+        await relays.send(ENVELOPE)
+        await relays.send(ENVELOPE)
+        assert (first.connections, len(second.mails)) == (1, 2)
+        clock.now += 5
+        first.always("connect", None)
+        await relays.send(ENVELOPE)
+        await relays.send(ENVELOPE)
     assert (len(first.mails), len(second.mails)) == (2, 2)
 
 
@@ -472,7 +568,7 @@ async def test_one_mail_at_a_time_tries_a_relay_that_rested() -> None:
 async def test_when_all_are_down_the_first_ones_fault_names_it() -> None:
     """The message tells of every relay; the code is that of the relay that should have taken the mail."""
     async with SmtpServer() as server:
-        server.script("mail", say(550, "5.7.1 sender refused"))
+        server.script("mail", say(550, "5.7.1 not you"))
         port = closed_port()
         async with relays_to(relay_to(server), relay_to(port)) as relays:
             fault = await fault_of(relays)
@@ -481,7 +577,7 @@ async def test_when_all_are_down_the_first_ones_fault_names_it() -> None:
     assert f":{port}: " in fault.message
 
 
-# TLS and logins ----------------------------------------------------------------------------------
+# TLS ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
@@ -547,55 +643,9 @@ async def test_implicit_tls_to_a_plain_server_is_a_tls_fault() -> None:
     """A relay that doesn't speak TLS where it should is told apart from one that is down."""
     async with (
         SmtpServer() as server,
-        relays_to(relay_to(server, tls="implicit", timeout=Duration(2))) as relays,
+        relays_to(relay_to(server, tls="implicit", connect_timeout=Duration(2))) as relays,
     ):
         assert (await fault_of(relays)).code == "relay_tls"
-
-
-@pytest.mark.parametrize("mechanisms", [("PLAIN", "LOGIN"), ("LOGIN",), ("X-UNKNOWN", "PLAIN")])
-async def test_logs_in_once_a_connection(mechanisms: tuple[str, ...]) -> None:
-    """Name and password are presented by whichever mechanism is offered, once for many mails."""
-    async with (
-        SmtpServer(users={"ada": "sécret"}, mechanisms=mechanisms) as server,
-        relays_to(relay_to(server, username="ada", password="sécret")) as relays,
-    ):
-        await relays.send(ENVELOPE)
-        await relays.send(ENVELOPE)
-    assert len(server.mails) == 2
-    assert server.said("AUTH") == 1
-
-
-async def test_a_wrong_password_is_tried_once() -> None:
-    """A refused login is the relay's fault, not repeated by other mechanisms, and reveals no password."""
-    async with (
-        SmtpServer(users={"ada": "secret"}) as server,
-        relays_to(relay_to(server, username="ada", password="wrong-one")) as relays,
-    ):
-        fault = await fault_of(relays)
-    assert (type(fault), fault.code, fault.status_code) == (Unavailable, "relay_auth", 535)
-    assert fault.response == "5.7.8 bad credentials"
-    assert "'ada'" in fault.message
-    assert "wrong-one" not in fault.message
-    assert server.said("AUTH") == 1
-
-
-async def test_a_mechanism_that_is_only_advertised_is_passed_over() -> None:
-    """Where the server doesn't know what it offered, the next mechanism is tried."""
-    async with SmtpServer(users={"ada": "secret"}) as server:
-        server.script("auth", say(504, "5.5.4 unknown mechanism"))
-        await send_one(server, username="ada", password="secret")
-    assert server.said("AUTH") == 2
-
-
-async def test_a_relay_without_logins_is_at_fault() -> None:
-    """A login that is configured and can't be presented is an error, not left out."""
-    async with (
-        SmtpServer() as server,
-        relays_to(relay_to(server, username="ada", password="secret")) as relays,
-    ):
-        fault = await fault_of(relays)
-    assert (type(fault), fault.code) == (Unavailable, "relay_auth")
-    assert server.said("MAIL") == 0
 
 
 # Checking ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ async with SmtpServer() as server:
 import asyncio
 import base64
 import contextlib
+import hmac
 import socket
 import ssl
 from collections import defaultdict, deque
@@ -42,7 +43,13 @@ class Mail(Struct, frozen=True, kw_only=True):
 class Step(Struct, frozen=True, kw_only=True):
     """What the server does in place of accepting: say `lines`, then perhaps drop the connection or hang."""
 
+    before: asyncio.Event | None = None
+    """What it waits for until it says anything; it reads nothing meanwhile."""
     lines: tuple[str, ...] = ()
+    raw: bytes = b""
+    """What it says after the lines, as it stands."""
+    after: asyncio.Event | None = None
+    """What it waits for until it goes on; it reads nothing meanwhile."""
     drop: bool = False
     hang: bool = False
 
@@ -57,6 +64,10 @@ DROP = Step(drop=True)
 """Close the connection in place of an answer."""
 HANG = Step(hang=True)
 """Never answer, until the client or the test closes the connection."""
+HALF = Step(raw=b"25", drop=True)
+"""Begin to answer, and close the connection."""
+HALF_OF_MANY = Step(raw=b"250-one\r\n250-tw", drop=True)
+"""The same, amid an answer of several lines."""
 GARBAGE = Step(lines=("what is this?",))
 """Answer something that is no SMTP."""
 
@@ -88,8 +99,12 @@ class SmtpServer:
         mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN"),
         extensions: tuple[str, ...] = ("8BITMIME",),
         mails_per_connection: int | None = None,
+        most_connections: int | None = None,
     ) -> None:
-        """`tls` is `none`, `starttls` or `implicit`; `users` turns AUTH on, by name and password."""
+        """`tls` is `none`, `starttls` or `implicit`; `users` turns AUTH on, by name and password or token.
+
+        More than `mails_per_connection` or `most_connections` at once are refused with 421.
+        """
         self.mails: list[Mail] = []
         self.commands: list[str] = []
         """Every command line, in order, of all connections."""
@@ -101,6 +116,7 @@ class SmtpServer:
         self.mechanisms = mechanisms
         self.extensions = extensions
         self.mails_per_connection = mails_per_connection
+        self.most_connections = most_connections
         self._scripts: dict[str, deque[Step]] = defaultdict(deque)
         self._always: dict[str, Step] = {}
         self._changed = asyncio.Condition()
@@ -209,6 +225,10 @@ class _Conversation:
         self._recipients: list[str] = []
 
     async def run(self) -> None:
+        most = self._server.most_connections
+        if most is not None and self._server.open_connections > most:
+            await self._write("421 4.7.0 mail.test Error: too many connections from 127.0.0.1")
+            return
         await self._answer("connect", 220, "mail.test ESMTP scripted")
         handlers = {
             "EHLO": self._ehlo,
@@ -244,16 +264,21 @@ class _Conversation:
         await self._writer.drain()
 
     async def _answer(self, phase: str, code: int, text: str) -> bool:
-        """Do what the script has for the phase, or else answer; True if the answer was the plain one."""
+        """Do what the script has for the phase, or else answer; True if the answer was as good as that."""
         step = self._server.next_step(phase)
         if step is None:
             await self._write(*say(code, text).lines)
             return True
         await self._perform(step)
-        return False
+        return bool(step.lines) and step.lines[-1][0] == str(code)[0]
 
     async def _perform(self, step: Step) -> None:
+        if step.before is not None:
+            await step.before.wait()
         await self._write(*step.lines)
+        self._writer.write(step.raw)
+        if step.after is not None:
+            await step.after.wait()
         if step.hang:
             await self._reader.read()
         if step.hang or step.drop:
@@ -278,23 +303,47 @@ class _Conversation:
         if step is not None:
             await self._perform(step)
             return
-        given = await (self._plain(initial) if mechanism == "PLAIN" else self._login(initial))
-        if given in (self._server.users or {}).items():
+        logins = {
+            "PLAIN": self._plain,
+            "LOGIN": self._login,
+            "CRAM-MD5": self._cram_md5,
+            "XOAUTH2": self._xoauth2,
+        }
+        if await logins[mechanism](initial):
             await self._write("235 2.7.0 welcome")
         else:
             await self._write("535 5.7.8 bad credentials")
 
-    async def _plain(self, initial: str) -> tuple[str, str]:
-        _, username, password = base64.b64decode(initial).decode().split("\0")
-        return username, password
+    def _knows(self, username: str, secret: str) -> bool:
+        return (username, secret) in (self._server.users or {}).items()
 
-    async def _login(self, initial: str) -> tuple[str, str]:
-        answers = [initial] if initial else []
-        for question in ("Username:", "Password:")[len(answers) :]:
-            await self._write("334 " + base64.b64encode(question.encode()).decode())
-            answers.append(await self._line())
-        username, password = (base64.b64decode(answer).decode() for answer in answers)
-        return username, password
+    async def _ask(self, question: bytes) -> str:
+        """Put a question in Base64, and return the answer as it came."""
+        await self._write("334 " + base64.b64encode(question).decode())
+        return await self._line()
+
+    async def _plain(self, initial: str) -> bool:
+        _, username, password = base64.b64decode(initial).decode().split("\0")
+        return self._knows(username, password)
+
+    async def _login(self, initial: str) -> bool:
+        username = initial or await self._ask(b"Username:")
+        password = await self._ask(b"Password:")
+        return self._knows(*(base64.b64decode(answer).decode() for answer in (username, password)))
+
+    async def _cram_md5(self, _initial: str) -> bool:
+        """RFC 2195."""
+        challenge = b"<1896.697170952@mail.test>"
+        answer = base64.b64decode(await self._ask(challenge)).decode()
+        username, _, digest = answer.rpartition(" ")
+        password = (self._server.users or {}).get(username, "")
+        return hmac.compare_digest(digest, hmac.new(password.encode(), challenge, "md5").hexdigest())
+
+    async def _xoauth2(self, initial: str) -> bool:
+        """As Gmail does: a refusal is told first in Base64, and has to be answered with an empty line."""
+        user, bearer, *_ = base64.b64decode(initial).decode().split("\x01")
+        known = self._knows(user.removeprefix("user="), bearer.removeprefix("auth=Bearer "))
+        return known or bool(await self._ask(b'{"status":"400","schemes":"Bearer"}'))
 
     async def _mail(self, rest: str) -> None:
         if self._mails == self._server.mails_per_connection:

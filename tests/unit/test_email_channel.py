@@ -128,7 +128,8 @@ async def test_a_job_arrives_as_a_mail() -> None:
         await sending.open()
         receipt = await sending.deliver(message())
         await sending.close()
-    assert receipt == Receipt(status_code=250, response="2.0.0 queued as 1")
+    relay = f"127.0.0.1:{server.port}"
+    assert receipt == Receipt(status_code=250, response="2.0.0 queued as 1", via=relay)
     (mail,) = server.mails
     assert (mail.sender, mail.recipients) == ("no-reply@example.com", ("ada@example.org",))
     read = mail.parsed()
