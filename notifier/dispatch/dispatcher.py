@@ -158,9 +158,9 @@ class Dispatcher:
         return min(_SAFETY_NET, max(_PAUSE, min(times, default=float("inf")) - self._clock()))
 
     def _room_freed(self, lane: str) -> None:
-        unparked = [agenda.unpark(lane) for agenda in self._agendas]
-        if any(unparked) or any(agenda.has_ready for agenda in self._agendas):
-            self._wake.set()
+        for agenda in self._agendas:
+            if agenda.unpark(lane) or agenda.has_ready:
+                self._wake.set()
 
     # Taking over ---------------------------------------------------------------------------------
 

@@ -128,7 +128,10 @@ class FairQueue:
         self._bytes += len(memoryview(claim.event.data))
         lane.held[job.priority] += 1
         lane.waiting[job.priority].append(claim)
-        self._line_up(lane)
+        if lane.unlimited and lane.stop is None:
+            self._turns[job.priority].setdefault(lane.name)
+        else:
+            self._line_up(lane)
         self._serve()
 
     # For the workers -----------------------------------------------------------------------------
@@ -302,6 +305,8 @@ class FairQueue:
     def _next(self) -> Claim | None:
         free = self.workers - self._busy
         for priority, turns in enumerate(self._turns):
+            if not turns:
+                continue  # most often; it is asked for four times a job
             if not room_for(priority, free, self.workers):
                 return None
             for name in turns:
