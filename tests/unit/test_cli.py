@@ -56,7 +56,19 @@ def test_the_version_is_told() -> None:
         (("send", "a", "--data", "{"), "--data is not a JSON object"),
         (("send", "a", "--data", "[1]"), "--data is not a JSON object"),
         (("send", "a", "--data", "@/nowhere"), "/nowhere: No such file"),
-        (("preview",), "give either a TYPE or --file"),
+        (("preview",), "give either a TEMPLATE, a TYPE or --file"),
+        (("preview", "welcome", "--file", "f"), "give either a TEMPLATE, a TYPE or --file"),
+        (("preview", "welcome", "--template", "--event"), "--template goes with none of --event"),
+        (("preview", "welcome", "--template", "--server"), "--template goes with none of --event"),
+        (("preview", "no.template", "--eml", "f"), "--eml goes with a template, which 'no.template' is not"),
+        (("preview", "welcome", "--event", "--no-open"), "--open goes with a template"),
+        (("preview", "welcome", "--data", "/nowhere"), "'/nowhere' is neither a JSON object nor a file"),
+        (("preview", "welcome", "--data", "x" * 5000), "is neither a JSON object nor a file"),
+        (("preview", "welcome", "--data", "@/nowhere"), "/nowhere: No such file"),
+        (("preview", "welcome", "--send-to", "nobody"), "--send-to: 'nobody' is no mail address"),
+        (("check", "--template", "welcome"), "--template goes with --against-recent"),
+        (("check", "--url", "http://a"), "--url goes with --against-recent"),
+        (("check", "--against-recent", "0"), "0 is not in the range"),
         (("preview", "--file", "/nowhere"), "/nowhere: No such file"),
         (("preview", "a", "--data", "[1]"), "--data is not a JSON object"),
         (("jobs", "show"), "Missing argument 'JOB'"),
@@ -135,7 +147,7 @@ def test_a_server_that_is_away_is_named_with_what_to_do() -> None:
     assert result.exit_code == 1
     assert result.stderr == (
         "notifier: no answer from http://127.0.0.1:1 (connection refused): "
-        "start it with `notifier serve`, or name another with --url\n"
+        "start it with `notifier serve`, or name another with --server\n"
     )
 
 

@@ -13,7 +13,7 @@ from notifier.channels.signing import verify
 from notifier.channels.webhook import WebhookChannel
 from notifier.config import Config, Retry, Route
 from notifier.model import Endpoint, EndpointState
-from notifier.preview import preview
+from notifier.preview import RECIPIENT, preview, specimen
 from notifier.rendering import Renderer
 from notifier.routing import EXPLAINED, Router
 from notifier.store.base import Submission
@@ -176,3 +176,63 @@ def test_a_preview_shows_an_endpoints_request_as_it_would_go_out(
     )
     assert "s3cret" not in str(shown)
     verify(headers, message["body"].encode(), SECRET, NOW)
+
+
+def test_a_preview_offers_the_way_to_unsubscribe(tmp_path: Path, channels: Mapping[str, Channel]) -> None:
+    """As the delivery would: the template's link, and what the channel makes headers of."""
+    (tmp_path / "order").mkdir()
+    (tmp_path / "order" / "subject.txt").write_text("{{ unsubscribe_url }}")
+    router = Router(ROUTES, Retry(), {name: each.lane for name, each in channels.items()})
+    event = event_record(body=ORDER)
+    submission = Submission(event, router.jobs(event, event.decoded_data(), (), NOW))
+    shown = preview(
+        submission,
+        event.decoded_data(),
+        router,
+        Renderer(tmp_path),
+        channels,
+        unsubscribe_url=lambda job: f"https://n.example/unsubscribe/{job.route}",
+    )
+    subject = shown["deliveries"][1]["message"]["content"]["subject"]
+    assert subject == "https://n.example/unsubscribe/mail"
+
+
+# A template ----------------------------------------------------------------------------------------
+
+
+def test_a_template_is_shown_for_a_made_up_event(tmp_path: Path) -> None:
+    """All its parts, for the data given; the job and the event are there to be written about."""
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "subject.txt").write_text("{{ data.n }} for {{ job.destination }}")
+    (tmp_path / "t" / "body.fr.txt").write_text("{{ event.type }} {{ tenant }} {{ unsubscribe_url }}")
+    (tmp_path / "t" / "payload.json").write_text("{{ data | tojson }}")
+    made = specimen(
+        Renderer(tmp_path),
+        "t",
+        msgspec.Raw(b'{"n": 1}'),
+        now=NOW,
+        locale="fr",
+        tenant="acme",
+        category="news",
+        unsubscribe_url="https://n.example/u",
+    )
+    assert made.problems == []
+    assert made.message.content.subject == f"1 for {RECIPIENT}"
+    assert made.message.content.text == "preview acme https://n.example/u"
+    assert made.message.content.payload == '{"n":1}'
+    assert (made.message.job.category, made.message.unsubscribe_url) == ("news", "https://n.example/u")
+    assert made.message.id.startswith("test_")
+
+
+def test_every_part_that_lacks_something_is_named(tmp_path: Path) -> None:
+    """The first mistake hides no other part's; what stands in a layout is told once."""
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "subject.txt").write_text("{{ data.name }}")
+    (tmp_path / "t" / "body.txt").write_text("\n{{ data.total }}")
+    (tmp_path / "t" / "body.html").write_text("<p>")
+    made = specimen(Renderer(tmp_path), "t", msgspec.Raw(b"{}"), now=NOW)
+    assert [(each.template, each.line, each.variable) for each in made.problems] == [
+        ("t/body.txt", 2, "data.total"),
+        ("t/subject.txt", 1, "data.name"),
+    ]
+    assert made.message.content.html == "<p>"
