@@ -7,9 +7,18 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from notifier.cli.client import Server
+from notifier.cli.client import Server, only_server_options
 from notifier.cli.jobs import STATES, requeued
-from notifier.cli.program import FAILED, print_json, printable, usage_error
+from notifier.cli.moments import MOMENT
+from notifier.cli.program import (
+    FAILED,
+    ask_first,
+    json_option,
+    print_json,
+    printable,
+    usage_error,
+    yes_option,
+)
 from notifier.cli.send import json_object, read_file
 from notifier.cli.tables import (
     counted,
@@ -17,7 +26,6 @@ from notifier.cli.tables import (
     print_fields,
     print_table,
     segment,
-    server_and_output,
     timings_line,
 )
 
@@ -25,6 +33,11 @@ _PATH = "/v1/admin/endpoints"
 _CLEARABLE = ("when", "description", "headers", "template", "rate-limit", "max-in-flight")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def server_and_output(function: Callable[..., None]) -> Callable[..., None]:
+    """Add what every command here takes. An endpoint's is the only `--url` there is."""
+    return only_server_options(json_option(function))
 
 
 def _settings_options(function: _Function) -> _Function:
@@ -101,55 +114,53 @@ def show(endpoint: str, server: Server, as_json: bool) -> None:
         print_json(found)
         return
     live = found.pop("secrets")
-    print_fields(found)
+    _print_endpoint(found)
     _print_secrets(live)
 
 
 @endpoints.command(short_help="Create one; prints its secret.")
-@click.argument("to", metavar="URL")
+@click.argument("url", metavar="URL")
 @click.option("--tenant", help="It gets this tenant's events; without one, those of no tenant. For good.")
 @_settings_options
 @_secret_options("v1")
 @server_and_output
-def create(*, to: str, server: Server, as_json: bool, **settings: Any) -> None:
+def create(*, server: Server, as_json: bool, **settings: Any) -> None:
     """Create an endpoint that gets events at URL, and print its secret, which is shown this once."""
     if not settings["event_types"]:
         raise usage_error("say which events it gets with --event-type, which may be repeated")
-    made = server.ask("POST", _PATH, _body({"url": to, **settings}))
+    made = server.ask("POST", _PATH, _body(settings))
     _tell_once(made, as_json=as_json)
 
 
 @endpoints.command(short_help="Change one.")
 @click.argument("endpoint")
-@click.option("--to", metavar="URL", help="Deliver there.")
+@click.option("--url", metavar="URL", help="Deliver there.")
 @_settings_options
 @click.option(
     "--clear", multiple=True, type=click.Choice(_CLEARABLE), help="Do without this. May be repeated."
 )
 @server_and_output
-def update(
-    *, endpoint: str, to: str | None, clear: tuple[str, ...], server: Server, as_json: bool, **settings: Any
-) -> None:
+def update(*, endpoint: str, clear: tuple[str, ...], server: Server, as_json: bool, **settings: Any) -> None:
     """Change what the options name of an ENDPOINT, and nothing else.
 
     The headers are replaced as a whole; the value `(hidden)` keeps the one that a header has.
     """
     cleared = {name.replace("-", "_"): None for name in clear}
-    changes = _body({"url": to, **settings})
+    changes = _body(settings)
     if not changes and not cleared:
-        raise usage_error("say what to change, e.g. with --to, --event-type or --clear")
+        raise usage_error("say what to change, e.g. with --url, --event-type or --clear")
     if both := sorted(changes.keys() & cleared.keys()):
         raise usage_error(f"{both[0].replace('_', '-')} is both set and cleared")
     changed = server.ask("PATCH", _at(endpoint), {**changes, **cleared})
     if as_json:
         print_json(changed)
     else:
-        print_fields(changed)
+        _print_endpoint(changed)
 
 
 @endpoints.command(short_help="Delete one, cancelling what waits for it.")
 @click.argument("endpoint")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@yes_option
 @server_and_output
 def delete(endpoint: str, yes: bool, server: Server, as_json: bool) -> None:
     """Delete an ENDPOINT, and cancel the jobs that wait for it."""
@@ -168,8 +179,7 @@ def delete(endpoint: str, yes: bool, server: Server, as_json: bool) -> None:
 @server_and_output
 def pause(endpoint: str, reason: str | None, server: Server, as_json: bool) -> None:
     """Hold what comes for an ENDPOINT until it is resumed; nothing is lost."""
-    body = None if reason is None else {"reason": reason}
-    _tell_state(server.ask("POST", f"{_at(endpoint)}/pause", body), as_json=as_json)
+    _put(server, endpoint, "pause", None if reason is None else {"reason": reason}, as_json=as_json)
 
 
 @endpoints.command(short_help="Deliver again, what was held first.")
@@ -177,7 +187,7 @@ def pause(endpoint: str, reason: str | None, server: Server, as_json: bool) -> N
 @server_and_output
 def resume(endpoint: str, server: Server, as_json: bool) -> None:
     """Deliver to an ENDPOINT that was paused or disabled, what was held for it first."""
-    _tell_state(server.ask("POST", f"{_at(endpoint)}/resume"), as_json=as_json)
+    _put(server, endpoint, "resume", None, as_json=as_json)
 
 
 @endpoints.command(short_help="Give one a new secret.")
@@ -219,9 +229,13 @@ def test(*, endpoint: str, event_type: str | None, data: str | None, server: Ser
 @endpoints.command(short_help="Deliver again what one did not get.")
 @click.argument("endpoint")
 @click.option(
-    "--since", metavar="TIME|AGO", required=True, help='Jobs since then: RFC 3339, or e.g. "2h" ago.'
+    "--since",
+    metavar="TIME|AGO",
+    type=MOMENT,
+    required=True,
+    help='Jobs since then: RFC 3339, or e.g. "2h" ago.',
 )
-@click.option("--until", metavar="TIME|AGO", help="Jobs before then.")
+@click.option("--until", metavar="TIME|AGO", type=MOMENT, help="Jobs before then.")
 @click.option(
     "--status",
     type=click.Choice(tuple(state for state in STATES if state != "PROCESSING"), case_sensitive=False),
@@ -231,7 +245,7 @@ def test(*, endpoint: str, event_type: str | None, data: str | None, server: Ser
 )
 @click.option("--canary", is_flag=True, help="Send one first, and the rest only when it is delivered.")
 @click.option("--dry-run", is_flag=True, help="Only count what would be requeued.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@yes_option
 @server_and_output
 def requeue(
     *,
@@ -247,10 +261,10 @@ def requeue(
 ) -> None:
     """Deliver to an ENDPOINT again: make its jobs since a time PENDING and due now."""
     path = f"{_at(endpoint)}/requeue"
-    wanted = given({"since": _moment(since), "until": until and _moment(until), "status": status.upper()})
+    wanted = given({"since": since, "until": until, "status": status.upper()})
     if not (dry_run or yes) and sys.stdin.isatty():
         matched = server.ask("POST", path, {**wanted, "dry_run": True})["matched"]
-        click.confirm(f"Requeue {matched:,} {wanted['status']} jobs?", abort=True, err=True)
+        ask_first(f"Requeue {counted(matched, wanted['status'] + ' job')}?")
     answer = server.ask("POST", path, {**wanted, "canary": canary, "dry_run": dry_run})
     if as_json:
         print_json(answer)
@@ -285,23 +299,10 @@ def _headers(lines: Sequence[str]) -> dict[str, str]:
     return headers
 
 
-def _moment(text: str) -> str:
-    """Make a time of a duration ago; what is none goes to the server as it stands."""
-    import time
-
-    from notifier.config import parse_duration
-    from notifier.model import rfc3339
-
-    try:
-        return rfc3339(time.time() - parse_duration(text))
-    except ValueError:
-        return text
-
-
 def _confirm_delete(found: Any) -> None:
     waiting = "1 job waits" if found["pending"] == 1 else f"{found['pending']:,} jobs wait"
     subject = printable(f"{found['id']} ({_bare(found['url'])})")
-    click.confirm(f"Delete {subject}? {waiting} for it, to be cancelled.", abort=True, err=True)
+    ask_first(f"Delete {subject}? {waiting} for it, to be cancelled.")
 
 
 # What comes out ------------------------------------------------------------------------------------
@@ -312,18 +313,30 @@ def _row(endpoint: Any) -> tuple[object, ...]:
     return endpoint["id"], endpoint["state"], events, url, endpoint["tenant"], endpoint["state_reason"]
 
 
+def _print_endpoint(endpoint: Mapping[str, Any]) -> None:
+    """Print what an endpoint is set to."""
+    print_fields({name: value for name, value in endpoint.items() if name != "headers" or value})
+
+
 def _bare(url: str) -> str:
     """Leave out a url's query, which may hold secrets and needs room."""
     bare, mark, _ = url.partition("?")
     return f"{bare}?…" if mark else bare
 
 
-def _tell_state(endpoint: Any, *, as_json: bool) -> None:
-    if as_json:
-        print_json(endpoint)
+def _put(
+    server: Server, endpoint: str, action: str, body: Mapping[str, Any] | None, *, as_json: bool
+) -> None:
+    """Pause or resume an endpoint, and say how it stands, or that it stood so before."""
+    before = None if as_json else server.ask("GET", _at(endpoint))
+    now = server.ask("POST", f"{_at(endpoint)}/{action}", body)
+    if before is None:
+        print_json(now)
         return
-    reason = f": {endpoint['state_reason']}" if endpoint["state_reason"] else ""
-    click.echo(printable(f"{endpoint['id']}  {endpoint['state']}{reason}"))
+    reason = f": {now['state_reason']}" if now["state_reason"] else ""
+    same = before["state_changed_at"] == now["state_changed_at"]
+    already = " already, nothing was changed" if same else ""
+    click.echo(printable(f"{now['id']}  {now['state']}{already}{reason}"))
 
 
 def _tell_once(made: Any, *, as_json: bool) -> None:
@@ -332,7 +345,7 @@ def _tell_once(made: Any, *, as_json: bool) -> None:
         print_json(made)
         return
     live = made.pop("secrets", [])
-    print_fields(made)
+    _print_endpoint(made)
     if len(live) > 1:
         _print_secrets(live)
     # Of a key pair the receiver gets the public half; the secret one is shown for whoever keeps a copy.
@@ -343,9 +356,11 @@ def _tell_once(made: Any, *, as_json: bool) -> None:
 def _print_secrets(live: Sequence[Any]) -> None:
     """Say of each live secret since and until when it signs; the secrets themselves nobody is told."""
     click.echo(f"\nsecrets ({len(live)})")
+    fields = ("fingerprint", "signature", "created_at", "expires_at", "public_key")
     print_table(
-        ("SIGNATURE", "CREATED", "ENDS", "PUBLIC KEY"),
-        ((each["signature"], each["created_at"], each["expires_at"], each["public_key"]) for each in live),
+        ("FINGERPRINT", "SIGNATURE", "CREATED", "EXPIRES", "PUBLIC KEY"),
+        ([each[name] for name in fields] for each in live),
+        always_headed=True,
     )
 
 

@@ -9,8 +9,17 @@ import click
 import msgspec
 
 from notifier.cli.client import Server
-from notifier.cli.program import print_json, usage_error
-from notifier.cli.tables import given, print_fields, print_table, segment, server_and_output, timings_line
+from notifier.cli.moments import MOMENT
+from notifier.cli.program import ask_first, print_json, usage_error, yes_option
+from notifier.cli.tables import (
+    counted,
+    given,
+    print_fields,
+    print_table,
+    segment,
+    server_and_output,
+    timings_line,
+)
 
 STATES = ("PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED")
 _FILTERS = {
@@ -21,8 +30,10 @@ _FILTERS = {
     "destination": "For exactly this address.",
     "tenant": "Of this tenant.",
     "cause": "That failed for this cause (see `notifier jobs failures`).",
-    "created_after": "Created after this time (RFC 3339).",
-    "created_before": "Created before this time (RFC 3339).",
+}
+_TIMES = {
+    "created_after": 'Created since then: RFC 3339, or e.g. "2h" ago.',
+    "created_before": "Created before then.",
 }
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -30,6 +41,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def _narrowing_options(function: _Function) -> _Function:
     """Add an option for every way to narrow jobs of one state down."""
+    for name, meaning in reversed(_TIMES.items()):
+        time = click.option(
+            f"--{name.replace('_', '-')}", name, metavar="TIME|AGO", type=MOMENT, help=meaning
+        )
+        function = time(function)
     for name, meaning in reversed(_FILTERS.items()):
         function = click.option(f"--{name.replace('_', '-')}", name, help=meaning)(function)
     return function
@@ -86,17 +102,18 @@ def show(job: str, server: Server, as_json: bool) -> None:
     click.echo("\nevent")
     print_fields(found["event"], indent="  ")
     click.echo(f"\nattempts ({len(found['attempts'])})")
-    print_table(("NO", "STARTED", "TOOK", "OUTCOME", "CODE", "SAID"), map(_attempt_row, found["attempts"]))
+    if found["attempts"]:
+        heads = ("NO", "STARTED", "TOOK", "OUTCOME", "CODE", "SAID")
+        print_table(heads, map(_attempt_row, found["attempts"]), always_headed=True)
     _print_timings(found["attempts"])
 
 
 def _print_timings(attempts: Sequence[Any]) -> None:
     """Say where the time of each attempt went, of those that were measured."""
-    measured = [attempt for attempt in attempts if attempt["timings"]]
-    if measured:
+    rows = [(each["number"], timings_line(each["timings"])) for each in attempts if each["timings"]]
+    if rows:
         click.echo("\ntimings")
-    for attempt in measured:
-        click.echo(f"  {attempt['number']}  {timings_line(attempt['timings'])}")
+        print_table(("NO", "SPENT"), rows, always_headed=True)
 
 
 @jobs.command()
@@ -113,7 +130,13 @@ def why(job: str, server: Server, as_json: bool) -> None:
 
 @jobs.command()
 @_narrowing_options
-@click.option("--limit", default=50, show_default=True, help="How many groups to print.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="How many groups to print.",
+)
 @server_and_output
 def failures(limit: int, server: Server, as_json: bool, **narrowed: str | None) -> None:
     """List what made jobs fail, the most frequent cause first."""
@@ -123,7 +146,8 @@ def failures(limit: int, server: Server, as_json: bool, **narrowed: str | None) 
         return
     groups = found["failures"]
     print_table(
-        ("COUNT", "CHANNEL", "CODE", "CAUSE", "LAST SEEN", "MESSAGE"), map(_group_row, groups[:limit])
+        ("COUNT", "CHANNEL", "CODE", "CAUSE", "LAST SEEN", "MESSAGE", "JOB"),
+        map(_group_row, groups[:limit]),
     )
 
 
@@ -132,7 +156,7 @@ def failures(limit: int, server: Server, as_json: bool, **narrowed: str | None) 
 @_filter_options
 @click.option("--canary", is_flag=True, help="Send one first, and the rest only when it is delivered.")
 @click.option("--dry-run", is_flag=True, help="Only count what would be requeued.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@yes_option
 @server_and_output
 def requeue(
     *,
@@ -190,7 +214,7 @@ def _requeue_matching(server: Server, wanted: dict[str, str], *, canary: bool, d
 
 def _confirm(server: Server, wanted: dict[str, str]) -> None:
     matched = _requeue_matching(server, wanted, canary=False, dry_run=True)["matched"]
-    click.confirm(f"Requeue {matched:,} {wanted['status']} jobs?", abort=True, err=True)
+    ask_first(f"Requeue {counted(matched, wanted['status'] + ' job')}?")
 
 
 def requeued(answer: Any, *, canary: bool, dry_run: bool) -> str:
@@ -198,7 +222,8 @@ def requeued(answer: Any, *, canary: bool, dry_run: bool) -> str:
     if dry_run:
         return f"{answer['matched']:,} match; nothing was changed"
     words = f"{answer['requeued']:,} of {answer['matched']:,} requeued"
-    return f"{words}; the rest follow when that one is delivered" if canary else words
+    more_to_come = canary and answer["requeued"] < answer["matched"]
+    return f"{words}; the rest follow when that one is delivered" if more_to_come else words
 
 
 def _job_row(job: Any) -> tuple[object, ...]:
@@ -215,4 +240,6 @@ def _attempt_row(attempt: Any) -> tuple[object, ...]:
 
 
 def _group_row(group: Any) -> tuple[object, ...]:
-    return tuple(group[name] for name in ("count", "channel", "code", "cause", "last_seen", "message"))
+    """Make a row of a cause, with one of its jobs to look at."""
+    said = tuple(group[name] for name in ("count", "channel", "code", "cause", "last_seen", "message"))
+    return (*said, next(iter(group["sample_job_ids"]), ""))

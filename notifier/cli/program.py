@@ -126,6 +126,20 @@ def json_option(function: _Function) -> _Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(function)
 
 
+def yes_option(function: _Function) -> _Function:
+    """Add `--yes`."""
+    return click.option(
+        "--yes", is_flag=True, help="Don't ask. Only on a terminal is anything asked: scripts are not."
+    )(function)
+
+
+def ask_first(question: str) -> None:
+    """Ask on stderr; a no ends the command with exit code 1."""
+    if not click.confirm(question, err=True):
+        _say("nothing was changed")
+        raise click.exceptions.Exit(FAILED)
+
+
 def read_config(path: Path) -> "Config":
     """Load the configuration. Raises ConfigError; a missing file is a Failure that says what to do."""
     from notifier.config import load_config

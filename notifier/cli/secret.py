@@ -2,12 +2,12 @@
 
 import click
 
-from notifier.cli.client import Server, server_options
+from notifier.cli.client import Server, named_server_options
 from notifier.cli.program import json_option, print_json
 
 
 @click.command(short_help="Print the secret that receivers verify webhooks with.")
-@server_options
+@named_server_options
 @json_option
 def secret(*, server: Server, as_json: bool) -> None:
     """Print what signs the webhooks that have no secret of their own.

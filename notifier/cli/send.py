@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from notifier.cli.client import Server, server_options
+from notifier.cli.client import Server, named_server_options
 from notifier.cli.program import FAILED, json_option, print_json, printable, usage_error
 from notifier.cli.tables import counted
 from notifier.errors import NotifierError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --file: seconds to wait for a server that is away.",
 )
-@server_options
+@named_server_options
 @json_option
 def send(
     *,

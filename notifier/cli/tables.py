@@ -7,16 +7,16 @@ from typing import Any
 import click
 import msgspec
 
-from notifier.cli.client import server_options
+from notifier.cli.client import named_server_options
 from notifier.cli.program import json_option, printable
 
-_WHOLE = frozenset({"ID", "CAUSE", "PUBLIC KEY"})
+_WHOLE = frozenset({"ID", "JOB", "CAUSE", "FINGERPRINT", "PUBLIC KEY"})
 """What one copies to name a thing stays whole, however narrow the terminal is."""
 
 
 def server_and_output(function: Callable[..., None]) -> Callable[..., None]:
     """Add what every command over the API takes; `server` and `as_json` reach the function."""
-    return server_options(json_option(function))
+    return named_server_options(json_option(function))
 
 
 def print_fields(fields: Mapping[str, Any], indent: str = "") -> None:
@@ -26,11 +26,16 @@ def print_fields(fields: Mapping[str, Any], indent: str = "") -> None:
             click.echo(f"{indent}{name:<16} {text_of(value)}")
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on a terminal; lines with tabs between the cells elsewhere."""
+def print_table(
+    heads: Sequence[str], rows: Iterable[Sequence[object]], *, always_headed: bool = False
+) -> None:
+    """Print a table on a terminal; lines with tabs between the cells elsewhere.
+
+    Those have no heads, for scripts to read, unless `always_headed`: among other things a reader needs them.
+    """
     cells = [[text_of(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in cells:
+        for row in [list(heads), *cells] if always_headed else cells:
             click.echo("\t".join(row))
         return
     from rich.console import Console

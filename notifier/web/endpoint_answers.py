@@ -1,5 +1,6 @@
 """What the API answers of endpoints, as JSON. A secret stands in the one answer that first tells it."""
 
+from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -51,6 +52,9 @@ class EndpointCreated(EndpointAnswer, frozen=True):
 class SecretState(Struct, frozen=True):
     """A secret that signs: since when and, where it is being rotated out, until when."""
 
+    fingerprint: Annotated[
+        str, Meta(description="tells secrets apart: the first 8 hex digits of the secret's SHA-256")
+    ]
     signature: Annotated[str, Meta(description="`v1` or `v1a`")]
     public_key: str | None
     created_at: Time
@@ -151,6 +155,7 @@ def kind_of(secret: str) -> Literal["v1", "v1a"]:
 
 def _secret_state(secret: EndpointSecret) -> SecretState:
     return SecretState(
+        fingerprint=sha256(secret.secret.encode()).hexdigest()[:8],
         signature=signature_of(secret),
         public_key=public_key(secret.secret),
         created_at=rfc3339(secret.created_at),

@@ -231,11 +231,11 @@ async def test_one_event_is_sent_and_its_jobs_are_told(server: Program, receiver
 
 
 async def test_what_the_server_refuses_is_told_in_one_line(server: Program) -> None:
-    """The status and the fault's place, with exit code 1."""
+    """The status and what was at fault as it was given, with exit code 1."""
     code, _, err = await run("send", "bad type", "--url", await server.listening(), cwd=server.cwd)
     assert code == 1
     assert err.startswith("notifier: the server answered 422: ")
-    assert "/type: expected" in err
+    assert "TYPE: expected" in err
     assert err.count("\n") == 1
 
 
@@ -337,7 +337,7 @@ async def test_an_operator_finds_mends_and_requeues(tmp_path: Path) -> None:
         Receiver(answer(500, b"out of paper"), answer(500, b"out of paper"), answer()) as receiver,
         Program("serve", "--config", str(configure(tmp_path, receiver)), cwd=tmp_path) as program,
     ):
-        there = ("--url", await program.listening())
+        there = ("--server", await program.listening())
         for total in (101, 102):
             await post(there[1], {"type": "order.paid", "data": {"total": total}})
         await receiver.seen(2)
@@ -346,6 +346,10 @@ async def test_an_operator_finds_mends_and_requeues(tmp_path: Path) -> None:
         listed = (await jobs(tmp_path, "list", "--status", "failed", "--cause", cause, *there))["jobs"]
         assert len(listed) == 2
         assert (await jobs(tmp_path, "list", "--channel", "email", *there))["jobs"] == []
+        assert len((await jobs(tmp_path, "list", "--created-after", "1h", *there))["jobs"]) == 2
+        assert (await jobs(tmp_path, "list", "--created-before", "1h", *there))["jobs"] == []
+        _, out, _ = await run("jobs", "failures", *there, cwd=tmp_path)
+        assert out.rstrip("\n").split("\t")[-1] in {job["id"] for job in listed}
         job_id = listed[0]["id"]
         detail = await jobs(tmp_path, "show", job_id, *there)
         assert detail["attempts"][0]["response"] == "out of paper"
@@ -594,7 +598,8 @@ async def test_a_terminal_gets_a_table_and_a_question(tmp_path: Path) -> None:
         asked = await on_a_terminal(
             tmp_path, "jobs", "requeue", "--channel", "webhook", "--url", url, say="n\n"
         )
-        assert "Requeue 1 FAILED jobs? [y/N]" in asked
+        assert "Requeue 1 FAILED job? [y/N]" in asked
+        assert "nothing was changed" in asked
         assert len((await jobs(tmp_path, "list", "--status", "FAILED", "--url", url))["jobs"]) == 1
 
 

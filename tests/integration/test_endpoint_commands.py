@@ -6,6 +6,7 @@ import os
 import pty
 import re
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,16 @@ class Console:
         self.folder = folder
         self.url = url
 
+    def _there(self, args: tuple[str, ...]) -> tuple[str, str]:
+        """How a command is told of the server; `--server` is a flag of preview's."""
+        return ("--url" if args[0] == "preview" else "--server"), self.url
+
     async def run(self, *args: str, stdin: bytes = b"") -> tuple[int, str, str]:
         """Run a command to its end: its exit code, stdout and stderr."""
         process = await asyncio.create_subprocess_exec(
             COMMAND,
             *args,
-            *("--url", self.url),
+            *self._there(args),
             cwd=self.folder,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -51,7 +56,7 @@ class Console:
         process = await asyncio.create_subprocess_exec(
             COMMAND,
             *args,
-            *("--url", self.url),
+            *self._there(args),
             cwd=self.folder,
             stdin=theirs,
             stdout=theirs,
@@ -126,10 +131,13 @@ async def test_an_endpoint_lives_from_create_to_delete(console: Console, receive
     code, out, _ = await console.run("endpoints", "show", endpoint)
     assert fields["secret"] not in out
     assert "pending          0" in out
-    assert "secrets (1)\nv1\t" in out
+    assert "headers " not in (await console.run("endpoints", "update", endpoint, "--clear", "headers"))[1]
+    head = "FINGERPRINT\tSIGNATURE\tCREATED\tEXPIRES\tPUBLIC KEY"
+    print_of = sha256(fields["secret"].encode()).hexdigest()[:8]
+    assert f"secrets (1)\n{head}\n{print_of}\tv1\t" in out
 
     changed = await console.json(
-        *("update", endpoint, "--to", receiver.url(), "--clear", "when", "--clear", "rate-limit"),
+        *("update", endpoint, "--url", receiver.url(), "--clear", "when", "--clear", "rate-limit"),
         *("--max-in-flight", "3"),
     )
     assert (changed["url"], changed["when"], changed["rate_limit"]) == (receiver.url(), None, None)
@@ -137,11 +145,16 @@ async def test_an_endpoint_lives_from_create_to_delete(console: Console, receive
 
     _, out, _ = await console.run("endpoints", "pause", endpoint, "--reason", "moving house")
     assert out == f"{endpoint}  paused: paused by an operator: moving house\n"
+    _, out, _ = await console.run("endpoints", "pause", endpoint)
+    assert out == f"{endpoint}  paused already, nothing was changed: paused by an operator: moving house\n"
     await console.run("send", "invoice.paid", "--tenant", "acme")
     asked = await console.on_a_terminal("endpoints", "delete", endpoint, say="n\n")
     assert "1 job waits for it, to be cancelled. [y/N]" in asked
+    assert "nothing was changed" in asked
     _, out, _ = await console.run("endpoints", "resume", endpoint)
     assert out == f"{endpoint}  enabled\n"
+    _, out, _ = await console.run("endpoints", "resume", endpoint)
+    assert out == f"{endpoint}  enabled already, nothing was changed\n"
     await receiver.seen(1)
     code, out, _ = await console.run("endpoints", "delete", endpoint)
     assert (code, out) == (0, f"{endpoint}  deleted, 0 jobs cancelled\n")
@@ -154,9 +167,9 @@ async def test_a_rotation_prints_the_new_secret_once(console: Console, receiver:
     made = await console.json("create", receiver.url(), "--event-type", "invoice.*")
     code, out, err = await console.run("endpoints", "rotate", made["id"], "--overlap", "2h")
     assert code == 0
-    assert "secrets (2)\nv1\t" in out
+    assert "secrets (2)\nFINGERPRINT\t" in out
     assert "won't be shown again" in err
-    secret = dict(line.split(maxsplit=1) for line in out.splitlines()[:-4] if " " in line)["secret"]
+    secret = dict(line.split(maxsplit=1) for line in out.splitlines()[:-5] if " " in line)["secret"]
     await console.run("send", "invoice.paid")
     (delivered,) = await receiver.seen(1)
     for each in (made["secret"], secret):
@@ -206,7 +219,10 @@ async def test_what_an_endpoint_did_not_get_is_requeued(console: Console) -> Non
         while not counted["matched"]:
             counted = await console.json("requeue", made["id"], "--since", "1h", "--dry-run")
         asked = await console.on_a_terminal("endpoints", "requeue", made["id"], "--since", "1h", say="n\n")
-        assert "Requeue 1 FAILED jobs? [y/N]" in asked
+        assert "Requeue 1 FAILED job? [y/N]" in asked
+        assert "nothing was changed" in asked
+        canary = await console.run("endpoints", "requeue", made["id"], "--since", "0s", "--canary")
+        assert canary == (0, "0 of 0 requeued\n", "")
         since = "2020-01-01T00:00:00Z"
         code, out, _ = await console.run("endpoints", "requeue", made["id"], "--since", since)
         assert (code, out) == (0, "1 of 1 requeued\n")
@@ -214,12 +230,45 @@ async def test_what_an_endpoint_did_not_get_is_requeued(console: Console) -> Non
     _, out, _ = await console.run("jobs", "list", "--endpoint", made["id"])
     job_id = out.split("\t")[0]
     _, out, _ = await console.run("jobs", "show", job_id)
-    first = out.partition("\ntimings\n  1  ")[2].partition("\n")[0]
+    assert "\nNO\tSTARTED\tTOOK\tOUTCOME\tCODE\tSAID\n1\t" in out
+    first = out.partition("\ntimings\nNO\tSPENT\n1\t")[2].partition("\n")[0]
     assert re.fullmatch(
         r".*connect [\d.]+ ms, wait [\d.]+ ms, body [\d.]+ ms; \d+ B sent, 0 B received", first
     ), out
     code, _, err = await console.run("endpoints", "requeue", made["id"], "--since", "yesterday")
-    assert (code, "/since" in err) == (1, True)
+    assert (code, "'--since': expected a time such as" in err) == (2, True)
+
+
+async def test_a_refusal_names_the_option_that_was_at_fault(console: Console) -> None:
+    """Not the body that was made of it, nor its pointer alone."""
+    made = await console.json("create", "https://acme.example/", "--event-type", "a")
+    for args, said in (
+        (("rotate", made["id"], "--overlap", "24"), '--overlap: expected a duration such as "90s"'),
+        (("update", made["id"], "--url", "nowhere"), "--url: "),
+        (
+            ("update", made["id"], "--event-type", "a b"),
+            "--event-type (/event_types/0): expected an event type",
+        ),
+        (("create", "nowhere", "--event-type", "a"), "URL: "),
+        (("test", made["id"], "--type", "a b"), "--type: expected 1 to 128 of"),
+        (("list", "--limit", "0"), "--limit: expected a whole number, at least 1"),
+        (("list", "--cursor", "x"), "--cursor: is no next_cursor"),
+    ):
+        code, out, err = await console.run("endpoints", *args)
+        assert (code, out) == (1, "")
+        assert err.startswith(f"notifier: the server answered 422: {said}")
+
+
+async def test_a_key_goes_to_no_other_server(tmp_path: Path) -> None:
+    """The configuration's is for its own; another gets one that is given to it, and the way is told."""
+    async with Receiver(answer(401, b"{}"), answer(401, b"{}")) as other:
+        (tmp_path / "config.toml").write_text('[auth]\nadmin_keys = ["admin-key"]\n')
+        console = Console(tmp_path, other.url("").rstrip("/"))
+        code, _, err = await console.run("endpoints", "update", "ep_1", "--description", "x")
+        assert code == 1
+        assert "the key in config.toml is for http://127.0.0.1:8080 alone: give this server's" in err
+        await console.run("endpoints", "list", "--key", "given")
+    assert [each.headers.get("authorization") for each in other.requests] == [None, "Bearer given"]
 
 
 async def test_a_preview_of_the_server_knows_its_endpoints(console: Console, receiver: Receiver) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ async def test_an_endpoint_is_created_and_its_secret_told_once(api: Api) -> None
     assert (detail["pending"], detail["failing_since"]) == (0, None)
     ((life),) = detail["secrets"]
     assert life == {
+        "fingerprint": sha256(secret.encode()).hexdigest()[:8],
         "signature": "v1",
         "public_key": None,
         "created_at": told["created_at"],
