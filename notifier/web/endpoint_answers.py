@@ -16,18 +16,23 @@ from notifier.web.answers import ErrorAnswer, Time, TimingsAnswer, error_answer,
 class EndpointAnswer(Struct, frozen=True):
     """A webhook subscription. Header values that may hold a credential are shown as `(hidden)`."""
 
-    id: str
-    tenant: str | None
-    url: str
-    event_types: list[str]
-    when: str | None
-    description: str | None
-    headers: dict[str, str]
-    template: str | None
-    rate_limit: float | None
-    max_in_flight: int | None
-    state: EndpointState
-    state_reason: str | None
+    id: Annotated[str, Meta(description="`ep_…`")]
+    tenant: Annotated[
+        str | None, Meta(description="it gets this tenant's events and no others; null: those of no tenant")
+    ]
+    url: Annotated[str, Meta(description="where events are delivered")]
+    event_types: Annotated[list[str], Meta(description="which events: types, or segments with `*`")]
+    when: Annotated[str | None, Meta(description="a Jinja2 expression that must hold")]
+    description: Annotated[str | None, Meta(description="what it is, for people")]
+    headers: Annotated[dict[str, str], Meta(description="sent with each delivery")]
+    template: Annotated[str | None, Meta(description="makes the payload; null: type, timestamp and data")]
+    rate_limit: Annotated[float | None, Meta(description="deliveries a second, at most")]
+    max_in_flight: Annotated[int | None, Meta(description="deliveries at the same time, at most")]
+    state: Annotated[
+        EndpointState,
+        Meta(description="`paused` by an operator, `disabled` by the notifier: what comes is held meanwhile"),
+    ]
+    state_reason: Annotated[str | None, Meta(description="who or what stopped it, in words")]
     state_changed_at: Time
     created_at: Time
     updated_at: Time
@@ -56,9 +61,9 @@ class SecretState(Struct, frozen=True):
         str, Meta(description="tells secrets apart: the first 8 hex digits of the secret's SHA-256")
     ]
     signature: Annotated[str, Meta(description="`v1` or `v1a`")]
-    public_key: str | None
+    public_key: Annotated[str | None, Meta(description="`whpk_…`, for `v1a`")]
     created_at: Time
-    expires_at: Time | None
+    expires_at: Annotated[Time | None, Meta(description="when it signs no longer; null: the newest one")]
 
 
 class EndpointDetail(EndpointAnswer, frozen=True):
@@ -68,7 +73,7 @@ class EndpointDetail(EndpointAnswer, frozen=True):
         Time | None,
         Meta(description="when the first attempt failed of those that nothing came through since"),
     ]
-    pending: int
+    pending: Annotated[int, Meta(description="how many of its jobs wait")]
     secrets: list[SecretState]
 
 
@@ -83,7 +88,7 @@ class EndpointDeleted(Struct, frozen=True):
     """An endpoint that is gone, and how many jobs that waited for it are CANCELLED."""
 
     id: str
-    cancelled: int
+    cancelled: Annotated[int, Meta(description="how many jobs waited for it")]
 
 
 class TrialAnswer(Struct, frozen=True):

@@ -48,43 +48,64 @@ _SET_APART = {
 class EndpointQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which endpoints to list, and how many at once."""
 
-    tenant: Name | None = None
-    state: EndpointState | None = None
-    limit: Annotated[int, Meta(ge=1, le=500)] = 50
+    tenant: Annotated[Name, Meta(description="of this tenant alone")] | None = None
+    state: Annotated[EndpointState, Meta(description="in this state alone")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=500, description="how many at once")] = 50
     cursor: Annotated[str, Meta(description="`next_cursor` of the page before")] | None = None
 
 
 class PauseRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Why an endpoint is paused, in words."""
 
-    reason: Annotated[str, Meta(min_length=1, max_length=MAX_DESCRIPTION)] | None = None
+    reason: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=MAX_DESCRIPTION,
+                description="why, for those who find it paused; `state_reason` tells it",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class RotateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The secret to sign with from now on (a new one where it is left out), and how long the others stay."""
 
-    secret: Annotated[str, Meta(max_length=512, description="`whsec_…` or `whsk_…`")] | None = None
+    secret: (
+        Annotated[str, Meta(max_length=512, description="`whsec_…` or `whsk_…`; null: a new one is made")]
+        | None
+    ) = None
     signature: Annotated[
         Literal["v1", "v1a"] | None, Meta(description="the kind of a new one; null: the kind there is")
     ] = None
-    overlap: DurationText | None = None
+    overlap: Annotated[
+        DurationText | None,
+        Meta(
+            description='how long the old secrets sign beside it, such as "24h"; "0s" ends them at once,'
+            " null: as `channels.webhook.rotation_overlap` has it"
+        ),
+    ] = None
 
 
 class TestRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The event to try an endpoint with."""
 
     type: EventType = TEST_EVENT
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Annotated[dict[str, Any], Meta(description="the event's data")] = field(default_factory=dict)
 
 
 class ReplayRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which of an endpoint's jobs to requeue: those created from `since` on, and before `until`."""
 
-    since: Moment
-    until: Moment | None = None
-    status: Literal["PENDING", "COMPLETED", "FAILED", "CANCELLED"] = "FAILED"
-    canary: bool = False
-    dry_run: bool = False
+    since: Annotated[Moment, Meta(description="jobs created from then on (RFC 3339)")]
+    until: Annotated[Moment, Meta(description="and before then (RFC 3339); null: until now")] | None = None
+    status: Annotated[
+        Literal["PENDING", "COMPLETED", "FAILED", "CANCELLED"], Meta(description="jobs in this state")
+    ] = "FAILED"
+    canary: Annotated[bool, Meta(description="send one first, and the rest only when it completes")] = False
+    dry_run: Annotated[bool, Meta(description="change nothing, only count")] = False
 
 
 _draft = msgspec.json.Decoder(EndpointDraft)
