@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec import Struct
 
-from notifier.cli.client import RefusedError, Server, UnreachableError, server_options
+from notifier.cli.client import RefusedError, Server, UnreachableError, named_server_options
 from notifier.cli.program import FAILED, Failure, json_option, print_json, printable, read_config, usage_error
 from notifier.cli.tables import counted
 from notifier.errors import ConfigError, Permanent, StoreError, StoreInUseError, Unavailable
@@ -54,18 +54,18 @@ Check = Callable[["Notifier"], Awaitable[list[Finding]]]
     help="Render each template for its last N events, and list what would break.",
 )
 @click.option("--template", metavar="NAME", help="With --against-recent: this template alone.")
-@server_options
+@named_server_options
 @json_option
 def check(*, offline: bool, limit: int | None, template: str | None, server: Server, as_json: bool) -> None:
     """Check the configuration, every template, the store and each relay; exit 1 if anything is wrong.
 
     With --against-recent, templates are rendered for events that were real. They come from the store, or
-    from the server that has it open; with --url from the server there.
+    from the server that has it open; with --server from that one.
     """
     from notifier import logs
 
     if limit is None and (template or server.url):
-        raise usage_error(f"--{'template' if template else 'url'} goes with --against-recent")
+        raise usage_error(f"--{'template' if template else 'server'} goes with --against-recent")
     logs.configure("error")
     findings, breaks = asyncio.run(_all(server, offline=offline, limit=limit, template=template))
     problems = [finding for finding in findings if finding.problem is not None]

@@ -270,7 +270,7 @@ async def test_templates_are_tried_on_what_was_real(folder: Path, relay: SmtpSer
         url = await server.listening()
         first, second, french = await post(url, signup(), signup(plan="pro"), signup(locale="fr"))
         await relay.until(lambda: len(relay.mails) == 3)
-        fine = await run(folder, "check", "--against-recent", "10", "--url", url)
+        fine = await run(folder, "check", "--against-recent", "10", "--server", url)
         assert fine.code == 0, fine.out
         assert f"✓ replay: welcome (3 recent events, from the running server at {url}" in fine.out
         assert "✓ replay: hook (0 recent events" in fine.out

@@ -67,7 +67,7 @@ def test_the_version_is_told() -> None:
         (("preview", "welcome", "--data", "@/nowhere"), "/nowhere: No such file"),
         (("preview", "welcome", "--send-to", "nobody"), "--send-to: 'nobody' is no mail address"),
         (("check", "--template", "welcome"), "--template goes with --against-recent"),
-        (("check", "--url", "http://a"), "--url goes with --against-recent"),
+        (("check", "--url", "http://a"), "--server goes with --against-recent"),
         (("check", "--against-recent", "0"), "0 is not in the range"),
         (("preview", "--file", "/nowhere"), "/nowhere: No such file"),
         (("preview", "a", "--data", "[1]"), "--data is not a JSON object"),
