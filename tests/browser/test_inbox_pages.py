@@ -10,20 +10,11 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from playwright.async_api import Browser, Error, Page, async_playwright, expect
+from playwright.async_api import Browser, Error, Page, expect
+from support.browser import launched
 from support.program import Program
 
 REPOSITORY = Path(__file__).parents[2]
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--no-first-run",
-]
 SECOND = 1000.0
 pytestmark = pytest.mark.slow
 
@@ -39,10 +30,8 @@ async def program() -> AsyncIterator[Program]:
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     """A real browser."""
-    async with async_playwright() as playwright:
-        made = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    async with launched() as made:
         yield made
-        await made.close()
 
 
 @pytest.fixture
