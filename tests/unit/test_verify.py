@@ -287,11 +287,101 @@ DEEP_TYPE = b'{"type":' + b"[" * 900 + b"]" * 900 + b',"timestamp":"","data":{}}
 
 
 @pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b"\xff", b'{"a":"\\ud800"}', DEEP_TYPE, b"9" * 5000, b"", b"null"]
+    "body", [b"[" * 100_000, b"\xff", b'{"a":"\\ud800"}', DEEP_TYPE, b"9" * 5000, b"null"]
 )
 def test_any_body_can_be_looked_at(body: bytes) -> None:
     """Too deep, not text, half a letter, a number beyond reason: no guess stops the rest."""
     assert "another secret" in judged(undigested(delivery(), body)).verdict
+
+
+def test_a_body_that_was_read_before_is_told() -> None:
+    """It is empty: surely so where length or digest say that something was sent, else perhaps."""
+    request = delivery()
+    length = {"Content-Length": str(len(request.body))}
+    for received, said in (
+        (changed(request, b""), "the body is empty: something read it before"),
+        (changed(request, b"", **length, **{"Content-Digest": None}), "the body is empty: something read it"),
+        (undigested(request, b""), "the body is empty: perhaps something read it before"),
+    ):
+        found = judged(received)
+        assert found.verdict.startswith(said)
+        assert mark(found, "cause") is False
+    assert "another secret" in judged(changed(delivery(payload="")), OTHER).verdict
+
+
+@pytest.mark.parametrize("kept", [1, 40, 80])
+def test_a_body_that_was_cut_short_is_told(kept: int) -> None:
+    """How much of it is there, by its Content-Length."""
+    request = delivery()
+    length = {"Content-Length": str(len(request.body))}
+    found = judged(changed(request, request.body[:kept], **length))
+    assert found.verdict == (
+        f"the body was cut short: {kept} bytes of {len(request.body)} are there (its Content-Length)"
+    )
+
+
+def test_a_shorter_body_that_is_whole_was_not_cut() -> None:
+    """Written anew it may be shorter; a large one is judged by its end."""
+    request = delivery(data='{"total":   120}')
+    length = {"Content-Length": str(len(request.body))}
+    assert "cut short" not in judged(changed(request, b'{"total":120}', **length)).verdict
+    large = b"[" + b"1," * 3_000_000 + b"1]"
+    for body, cut in ((large, False), (large[:-1], True)):
+        found = judged(changed(request, body, **{"Content-Length": "9000000"}))
+        assert ("cut short" in found.verdict) is cut
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_json_that_was_written_anew_beyond_recovery_is_told(digest: bool) -> None:
+    """White space that no writer puts there is lost for good: that it looks so is all that can be said."""
+    request = delivery(data='{ "total":120 , "id":  7 }')
+    body = json.dumps(json.loads(request.body)).encode()
+    found = judged(changed(request, body) if digest else undigested(request, body))
+    assert "with a space after each comma and colon" in found.verdict
+    assert "parsed and written anew, which loses the white space of what was sent" in found.verdict
+    untouched = judged(changed(request), OTHER)
+    assert "written anew" not in untouched.verdict
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda signatures: signatures.replace("v1,", "v1, "),
+        lambda signatures: signatures.replace("v1,", "v1 ,"),
+        lambda signatures: signatures.replace(" ", ", "),
+        lambda signatures: f"{signatures[:20]} {signatures[20:]}",
+        lambda signatures: f"{signatures[:20]}\t{signatures[20:]}",
+    ],
+)
+def test_a_space_put_into_the_signatures_is_recognised(spoil: Callable[[str], str]) -> None:
+    """Behind a comma, before it, amid the base64, or a comma between two: what was sent is right."""
+    request = delivery(SECRET, PRIVATE)
+    found = judged(changed(request, webhook_signature=spoil(request.headers["webhook-signature"])))
+    assert not found.verified
+    assert found.verdict.startswith("a space or a comma was put into webhook-signature")
+    assert found.verdict.endswith("as it was sent the signature is right")
+
+
+@pytest.mark.parametrize("secret", [SECRET[:20], SECRET[:-1], f"{SECRET[:-1]}…", PRIVATE[:-3], PUBLIC[:20]])
+def test_a_secret_that_is_not_whole_is_told(secret: str) -> None:
+    """Too short, or no base64 any more: it was copied badly."""
+    found = judged(changed(delivery(SECRET, PRIVATE)), secret)
+    assert found.verdict.startswith("secret: expected ")
+    assert found.verdict.endswith(": it was copied badly, perhaps not whole")
+
+
+def test_a_secret_whose_end_is_missing_is_told_by_its_last_letter() -> None:
+    """Though what is left is still a secret, its base64 ends where no byte does."""
+    secret = "whsec_" + "/" * 43 + "="
+    assert "copied badly" not in judged(changed(delivery(secret)), OTHER).verdict
+    found = judged(changed(delivery(secret)), secret[:-2])
+    assert found.verdict.startswith("a secret was copied badly, it seems")
+
+
+def test_white_space_within_a_secret_is_recognised() -> None:
+    """A line that was broken, as terminals and mails do."""
+    found = judged(changed(delivery()), f"{SECRET[:20]}\n  {SECRET[20:]}")
+    assert found.verdict == "the signature is right without the white space within the secret"
 
 
 def test_a_large_body_is_not_written_anew() -> None:

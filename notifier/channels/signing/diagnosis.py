@@ -22,6 +22,7 @@ from notifier.channels.signing.keys import (
     SECRET_PREFIX,
     Verifier,
     Version,
+    is_whole,
 )
 from notifier.channels.signing.received import Check, Received, look
 
@@ -73,6 +74,7 @@ class _Trial:
         self._received = received
         self._stamp = stamp
         self._secrets = secrets
+        self._parsed: list[Verifier] = []
         self._keys: list[Verifier] = []
         """Those for which there is a signature to look at."""
         self.checks = [self._check(number, secret) for number, secret in enumerate(secrets, 1)]
@@ -83,7 +85,8 @@ class _Trial:
         try:
             key = parse_verifier(secret)
         except ValueError as error:
-            return Check(name, False, str(error))
+            return Check(name, False, f"{error}{_badly_copied(secret)}")
+        self._parsed.append(key)
         version = key.version
         if not self._stamp.of(version):
             return Check(name, False, f"a {_form(secret)} key is for {version} signatures: {self._instead()}")
@@ -102,8 +105,45 @@ class _Trial:
 
     def cause(self) -> str | None:
         """Find what, undone, makes a signature right, or at least the digest fit."""
-        found = next(self._mistaken_keys(), None)
-        return found or (self._changed_body() if self._keys else None)
+        found = self._changed_list() or next(self._mistaken_keys(), None)
+        return found or (
+            (self._changed_body() or self._lost_body() or self._cut_secret()) if self._keys else None
+        )
+
+    def _changed_list(self) -> str | None:
+        """Undo what was put into the list of signatures."""
+        sent = mistakes.signatures(self._received.values("webhook-signature"))
+        head, body = self._stamp.head, self._received.body
+        if set(sent) == set(self._stamp.signatures) or not any(
+            key.accepts([each for each in sent if each.startswith(f"{key.version},")], head, body)
+            for key in self._parsed
+        ):
+            return None
+        return (
+            "a space or a comma was put into webhook-signature (one space stands between signatures, none in"
+            " them); as it was sent the signature is right"
+        )
+
+    def _lost_body(self) -> str | None:
+        """Tell of a body that is not there any more, or not whole."""
+        body, told = self._received.body, self._received.told_length
+        changed = self._received.fits_digest(body) is False
+        if not body and self._received.fits_digest(body) is not True:
+            likely = "" if changed or told else "perhaps "
+            return (
+                f"the body is empty: {likely}something read it before, such as a parser or a middleware;"
+                " keep the bytes that it read, and verify those"
+            )
+        if told is not None and len(body) < told and not mistakes.seems_whole(body):
+            return f"the body was cut short: {len(body):,} bytes of {told:,} are there (its Content-Length)"
+        return None
+
+    def _cut_secret(self) -> str | None:
+        if all(map(is_whole, self._secrets)):
+            return None
+        return (
+            "a secret was copied badly, it seems: its base64 ends within a byte, as if its end were missing"
+        )
 
     def _mistaken_keys(self) -> Iterator[str]:
         for secret in self._secrets:
@@ -129,7 +169,20 @@ class _Trial:
         """Sum up a request that no key signed, as narrowly as can be known."""
         if not self._keys:
             return f"{self.checks[0].check}: {self.checks[0].message}"
-        return _UNEXPLAINED[self._received.fits_digest(self._received.body)]
+        fits = self._received.fits_digest(self._received.body)
+        how = None if fits else mistakes.writer(self._received.body)
+        if how is None:
+            return _UNEXPLAINED[fits]
+        return (
+            f"{_UNEXPLAINED[fits]}; it stands as a JSON writer writes ({how}), so perhaps it was parsed and"
+            " written anew, which loses the white space of what was sent: verify the bytes as they came"
+        )
+
+
+def _badly_copied(secret: str) -> str:
+    """Say what becomes of what begins as a secret does and is none, where that is likely."""
+    known = secret.startswith((SECRET_PREFIX, PRIVATE_PREFIX, PUBLIC_PREFIX))
+    return ": it was copied badly, perhaps not whole" if known else ""
 
 
 def _form(secret: str) -> str:

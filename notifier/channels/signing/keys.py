@@ -132,6 +132,16 @@ def parse_verifier(text: str) -> Verifier:
     return PublicKey(Ed25519PublicKey.from_public_bytes(raw))
 
 
+def is_whole(text: str) -> bool:
+    """Tell whether the base64 of a secret or key ends where a byte ends, as it does unless it was cut."""
+    encoded = text.partition("_")[2].rstrip("=")
+    try:
+        raw = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        return False
+    return _encoded(raw).rstrip("=") == encoded
+
+
 def _symmetric(raw: bytes) -> SymmetricKey:
     if not MIN_SECRET <= len(raw) <= MAX_SECRET:
         raise ValueError(f"expected a secret of {MIN_SECRET} to {MAX_SECRET} bytes, got {len(raw)}")

@@ -1,6 +1,7 @@
 """What goes wrong most on the way from a signed request to its check, undone one by one to be tried."""
 
 import json
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from itertools import product
@@ -18,6 +19,8 @@ from notifier.channels.signing.keys import (
 MAX_JSON = 4 * 1024**2
 """Bytes up to which a body is tried as JSON that was written anew."""
 
+_NO_JSON = object()
+_SIGNATURE = re.compile(r"(v1a?),([A-Za-z0-9+/]+={0,2})")
 _OURS = ("type", "timestamp", "data")
 _LAYOUTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("without spaces", {"separators": (",", ":")}),
@@ -27,6 +30,26 @@ _LAYOUTS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 _ORDERS = (("", False), (", its keys sorted", True))
 _LETTERS = ((r", other letters than ASCII as \u…", True), (", every letter as itself", False))
+
+
+def signatures(values: Iterable[str]) -> tuple[str, ...]:
+    """The signatures in values of `webhook-signature`, whatever spaces and commas stand around or in them."""
+    return tuple(
+        f"{version},{text}"
+        for value in values
+        for version, text in _SIGNATURE.findall("".join(value.split()))
+    )
+
+
+def writer(body: bytes) -> str | None:
+    """How a JSON writer writes, where a body stands exactly as one would have written it; else None.
+
+    Such a body may have been parsed and written anew, which loses the white space of what was sent.
+    """
+    value = _parsed_json(body)
+    if not isinstance(value, (dict, list)) or not value:
+        return None
+    return next((how for how, text in _spelled(value) if text == body), None)
 
 
 def bodies(body: bytes) -> Iterator[tuple[str, bytes]]:
@@ -44,16 +67,27 @@ def _each_body(body: bytes) -> Iterator[tuple[str, bytes]]:
     yield "the line ends of the body were changed from CRLF to LF", body.replace(b"\n", b"\r\n")
     yield "a byte order mark was put before the body", body.removeprefix(BOM_UTF8)
     yield "the byte order mark before the body was taken off", BOM_UTF8 + body
-    if len(body) <= MAX_JSON:
-        yield from _written_anew(body)
+    value = _parsed_json(body)
+    if value is not _NO_JSON:
+        yield from _written_anew(value)
 
 
-def _written_anew(body: bytes) -> Iterator[tuple[str, bytes]]:
-    """The ways in which JSON that was parsed and serialised again may have been written before."""
+def seems_whole(body: bytes) -> bool:
+    """Whether a body is one JSON text to its end; of one too large to be read, its last letter tells."""
+    if len(body) > MAX_JSON:
+        return body.rstrip().endswith((b"}", b"]"))
+    return _parsed_json(body) is not _NO_JSON
+
+
+def _parsed_json(body: bytes) -> Any:
     try:
-        value = json.loads(body)
+        return json.loads(body) if len(body) <= MAX_JSON else _NO_JSON
     except (ValueError, RecursionError):
-        return
+        return _NO_JSON
+
+
+def _written_anew(value: Any) -> Iterator[tuple[str, bytes]]:
+    """The ways in which JSON that was parsed and serialised again may have been written before."""
     what = "the body was parsed as JSON and written anew: it was sent"
     for how, text in _spelled(value):
         yield f"{what} {how}", text
@@ -91,6 +125,8 @@ def keys(secret: str) -> Iterator[tuple[str, Verifier]]:
     """Keys that may be meant by a secret, or were made of it by whoever signed, each with how."""
     bare = secret.strip().strip("'\"")
     yield from _parsed("without the white space or quotes around the secret", [bare])
+    bare = "".join(bare.split())
+    yield from _parsed("without the white space within the secret", [bare])
     for prefix in (SECRET_PREFIX, PRIVATE_PREFIX, PUBLIC_PREFIX):
         yield from _parsed(f"with {prefix} before the secret: its prefix is missing", [prefix + bare])
         wrong = [

@@ -12,6 +12,7 @@ from notifier.channels.signing.keys import SIZES
 _DIGEST = re.compile(r"(?:^|,)[ \t]*([a-z0-9-]+)=:([A-Za-z0-9+/=]*):")
 _DIGESTS = {"sha-256": sha256, "sha-512": sha512}
 _MILLISECONDS = re.compile(r"[0-9]{13}")
+_LENGTH = re.compile(r"[0-9]{1,15}")
 _SHOWN = 100
 
 
@@ -30,6 +31,12 @@ class Received(Struct, frozen=True):
         found = _DIGEST.findall(", ".join(self.values("content-digest")))
         known = [(_DIGESTS[name], text) for name, text in found if name in _DIGESTS]
         return all(_decoded(text) == digest(body).digest() for digest, text in known) if known else None
+
+    @property
+    def told_length(self) -> int | None:
+        """How many bytes its own `Content-Length` gives its body; None where it gives none."""
+        told = self.values("content-length")
+        return int(told[0]) if len(told) == 1 and _LENGTH.fullmatch(told[0]) else None
 
 
 class Check(Struct, frozen=True):
@@ -83,6 +90,8 @@ def _malformed(signature: str) -> str | None:
     size = SIZES.get(version)
     if size is None:
         return None
+    if not text:
+        return f"nothing stands right after the comma of a {version} signature: no space belongs there"
     if re.fullmatch(rf"[0-9a-fA-F]{{{2 * size}}}", text):
         return f"a {version} signature is in hex: expected base64"
     raw = _decoded(text)
