@@ -278,6 +278,8 @@ class WorkerPool:
             attempt=None if isinstance(answer, Withdrawn) else _attempt(decision, answer, started, duration),
             destination=job.destination if made_out else None,
             lane=job.lane if made_out else None,
+            locale=job.locale if made_out else None,
+            addressed=job.addressed if made_out else None,
         )
 
     async def _settle(self, job: Job, settlement: Settlement) -> None:

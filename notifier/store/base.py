@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from notifier.model import (
+    Addressed,
     Attempt,
     Claim,
     Endpoint,
@@ -66,8 +67,10 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """Whether an attempt of the job's budget is used up."""
     attempt: Attempt | None = None
     destination: str | None = None
-    """Set when it was made out only now; `lane` is set with it."""
+    """Set when it was made out only now; what follows is set with it, and written as it stands."""
     lane: str | None = None
+    locale: str | None = None
+    addressed: Addressed | None = None
     content: bytes | None = None
     """What was sent, where it can't be known whether it arrived: kept until the job is finished or requeued.
 

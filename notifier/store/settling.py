@@ -31,8 +31,9 @@ def settle_all(database: sqlite3.Connection, settlements: Sequence[Settlement]) 
 def _make_out(database: sqlite3.Connection, held: Sequence[Settlement]) -> None:
     for each in held:
         if each.destination is not None:
-            made_out = {"id": each.job_id, "destination": each.destination, "lane": each.lane}
-            database.execute(SQL["make_out"], made_out)
+            made_out = {name: getattr(each, name) for name in ("destination", "lane", "locale")}
+            addressed = None if each.addressed is None else json_text(each.addressed)
+            database.execute(SQL["make_out"], made_out | {"id": each.job_id, "addressed": addressed})
 
 
 def _keep_and_forget(

@@ -43,6 +43,7 @@ class Script:
         self.errors: dict[str, DeliveryError] = {}
         self.gates: dict[str, asyncio.Event] = {}
         self.begun: asyncio.Queue[str] = asyncio.Queue()
+        self.delivered: list[Message] = []
 
     async def deliver(self, message: Message) -> Receipt:
         """Do as the destination's script says."""
@@ -51,6 +52,7 @@ class Script:
             await gate.wait()
         if error := self.errors.get(message.destination):
             raise error
+        self.delivered.append(message)
         return Receipt(status_code=200, response="thanks")
 
     def channels(self, _context: Callable[[str], ChannelContext]) -> dict[str, Channel]:
@@ -114,6 +116,7 @@ async def serving(
     max_body: int = 1024**2,
     webhooks_to: str | None = None,
     public_url: str | None = None,
+    routes: tuple[Route, ...] = ROUTES,
 ) -> AsyncIterator[Api]:
     """Serve a notifier that keeps its store and templates in `directory`, reached by others at `public_url`.
 
@@ -129,7 +132,7 @@ async def serving(
         store=StoreSection(url="sqlite:///notifier.db"),
         workers=Workers(concurrency=4),
         retry=Retry(schedule=()),
-        routes=ROUTES,
+        routes=routes,
         channels=Channels(webhook=WebhookSection(allow_networks=(webhooks_to,) if webhooks_to else ())),
         directory=directory,
     )

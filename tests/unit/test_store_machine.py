@@ -151,6 +151,7 @@ class Model:
             kept.content = None
         elif outcome.content is not None:
             kept.content = outcome.content
+        made_out = {name: getattr(outcome, name) for name in ("destination", "locale", "addressed")}
         self._move(
             kept,
             outcome.status,
@@ -158,7 +159,7 @@ class Model:
             next_attempt_at=outcome.next_attempt_at,
             attempts=kept.job.attempts + outcome.spent,
             error=outcome.error,
-            destination=outcome.destination or kept.job.destination,
+            **(made_out if outcome.destination is not None else {}),
         )
         kept.cause = outcome.cause
         if outcome.attempt:

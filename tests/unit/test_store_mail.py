@@ -545,3 +545,20 @@ async def test_an_event_with_many_recipients_is_recent_once(store: Store) -> Non
     await store.add([older, Submission(event, tuple(jobs))])
     found = [each for each, _ in await store.recent("welcome", 9)]
     assert ids(found) == [jobs[4].id, jobs[3].id, older.jobs[2].id]
+
+
+async def test_what_is_made_out_late_is_kept_with_the_destination(store: Store) -> None:
+    """Whom a mail is addressed to, and its locale: the next attempt is of the same mail."""
+    event = event_record()
+    born = failed_job(event, channel="email", addressed=Addressed(to=(ADA,), place="cc[0]"))
+    await store.add([Submission(event, (born,))])
+    assert (await store.job(born.id)).addressed == born.addressed
+    await store.requeue(born.id, NOW)
+    (claim,) = await take(store)
+    told = Addressed(to=(ADA,), cc=(BOB,))
+    await store.settle(release(claim, destination=BOB, lane="email:example.com", locale="fr", addressed=told))
+    made_out = await store.job(born.id)
+    assert (made_out.destination, made_out.locale, made_out.addressed) == (BOB, "fr", told)
+    (claim,) = await take(store, now=NOW + 1)
+    await store.settle(release(claim, now=NOW + 1))
+    assert (await store.job(born.id)).addressed == told

@@ -126,7 +126,9 @@ WHERE job.id = json_extract(wanted.value, '$[0]')
 
 -- name: make_out
 -- Apart from `settle`, which runs for every job: naming the lane there would have its index looked after.
-UPDATE job SET destination = :destination, lane = :lane WHERE id = :id
+UPDATE job
+SET destination = :destination, lane = :lane, locale = :locale, addressed = :addressed
+WHERE id = :id
 
 -- name: keep_content
 REPLACE INTO kept (job_seq, content) SELECT seq, :content FROM job WHERE id = :id
