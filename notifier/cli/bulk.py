@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from notifier.cli.client import Client, Pointed, RefusedError, UnreachableError
+from notifier.faults import UNREADABLE, faults_of
 
 BATCH = 500
 """Events in one array; the server takes up to 1,000."""
@@ -140,8 +141,9 @@ def _prepared(number: int, text: bytes) -> Line | Refusal | None:
         return None
     try:
         fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return Refusal(number, [Pointed(detail=f"not a JSON object: {error}")])
+    except UNREADABLE as error:
+        (fault,) = faults_of(error, text=text)
+        return Refusal(number, [Pointed(detail=f"not a JSON object: {fault.detail}")])
     if bytes(fields.get("idempotency_key", b"null")) != b"null":
         return Line(number, text)
     key = hashlib.sha256(b"%d:%b" % (number, text)).hexdigest()

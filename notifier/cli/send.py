@@ -83,11 +83,14 @@ def json_object(text: str) -> bytes:
     """Return the JSON of `--data`, which is an object or `@` and a file's name; else it is a usage error."""
     import msgspec
 
+    from notifier.faults import UNREADABLE, faults_of
+
     data = read_file(text[1:]) if text.startswith("@") else text.encode()
     try:
         msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except msgspec.MsgspecError as error:
-        raise usage_error(f"--data is not a JSON object: {error}") from None
+    except UNREADABLE as error:
+        (fault,) = faults_of(error, text=data)
+        raise usage_error(f"--data is not a JSON object: {fault.detail}") from None
     return data
 
 

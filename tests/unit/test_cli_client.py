@@ -119,6 +119,21 @@ def test_a_time_may_be_an_age(moment: str) -> None:
     assert "no answer from" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("[1]", "expected an object, got an array"),
+        ("{", "JSON is malformed: it ends too early"),
+        ("", "is empty: expected a JSON object"),
+    ],
+)
+def test_data_that_is_no_object_is_told_in_words_for_people(data: str, said: str) -> None:
+    """As the server would tell it."""
+    result = CliRunner().invoke(main, ["send", "a", "--data", "@-"], input=data)
+    assert result.exit_code == 2
+    assert f"--data is not a JSON object: {said} (see" in result.stderr
+
+
 def test_a_fault_of_a_query_names_its_parameter() -> None:
     """Outside of a command there are no options to name."""
     fault = Pointed(detail="expected a whole number", parameter="limit")
