@@ -77,6 +77,15 @@ class IllegalTransitionError(NotifierError):
         self.action = action
 
 
+class EndpointDeletedError(NotifierError):
+    """The job's endpoint is gone: there is nothing to deliver it to."""
+
+    def __init__(self, job_id: str, endpoint_id: str) -> None:
+        super().__init__(f"endpoint {endpoint_id} of job {job_id} was deleted: it can't be delivered any more")
+        self.job_id = job_id
+        self.endpoint_id = endpoint_id
+
+
 class DrainingError(NotifierError):
     """The notifier is stopping and takes no events; another try may reach its successor."""
 

@@ -17,12 +17,39 @@ class Why(Struct, frozen=True, kw_only=True):
     until: float | None = None
 
 
+class Trouble(Struct, frozen=True, kw_only=True):
+    """What holds up all that waits in a lane: a stable `reason`, words, and until when if that is known."""
+
+    reason: str
+    detail: str
+    until: float | None = None
+
+
+def trouble(lane_name: str, queue: FairQueue) -> Trouble | None:
+    """Say what holds up all of a lane, beside its fair share; None: nothing does."""
+    if (held := queue.limits(lane_name).held) is not None:
+        return Trouble(reason=held.reason, detail=held.detail)
+    lane = queue.lane(lane_name)
+    if lane is None:
+        return None
+    if lane.stop is not None:
+        return Trouble(reason=lane.stop.reason, detail=lane.stop.detail, until=lane.stop.until)
+    limited = _limited(lane, queue.timer())
+    return None if limited is None else Trouble(reason=limited[0], detail=limited[1])
+
+
+def orphaned(job: Job) -> Why:
+    """Say of a job whose endpoint was deleted that it waits for nothing."""
+    detail = f"Its endpoint {job.endpoint} was deleted: nothing more is delivered to it."
+    return Why(status=job.status, reason="endpoint_deleted", detail=detail)
+
+
 def why(job: Job, queue: FairQueue, *, now: float, draining: bool) -> Why:
     """Say what stands between a job and its delivery."""
     if job.status is JobState.PENDING:
         return _pending(job, queue, now=now, draining=draining)
     if job.status is not JobState.PROCESSING:
-        return _finished(job)
+        return _finished(job, queue)
     if draining:
         return _stopping(job)
     claim = queue.claims.get((job.id, job.claim))
@@ -46,7 +73,7 @@ def _stopping(job: Job) -> Why:
     return Why(status=job.status, reason="stopping", detail="The notifier is stopping; it goes on after.")
 
 
-def _finished(job: Job) -> Why:
+def _finished(job: Job, queue: FairQueue) -> Why:
     detail = {
         JobState.COMPLETED: "The receiver took it.",
         JobState.CANCELLED: "It was withdrawn. Requeue it to have it delivered after all.",
@@ -54,6 +81,9 @@ def _finished(job: Job) -> Why:
     }[job.status]
     if job.error is not None:
         detail = f"{detail} Last error: {job.error.code}: {job.error.message}"
+    held = queue.limits(job.lane).held
+    if held is not None and job.status is JobState.FAILED:
+        detail = f"{detail} {held.detail}"
     return Why(status=job.status, reason=job.status.value.lower(), detail=detail)
 
 

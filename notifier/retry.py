@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
@@ -16,6 +17,7 @@ MAX_CODE = 64
 """Characters of an error's code that are kept."""
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_ANSWERED = re.compile(r"[\w.\[\]:-]{1,255}:\d{1,5} answered \d{3}")
 _MASKS = (
     (re.compile(r"[\w.+-]+@[\w.-]+"), "<address>"),
     (re.compile(r"\b\w+://\S+"), "<url>"),
@@ -44,11 +46,13 @@ def decide(
     now: float,
     random: Callable[[], float],
     paused_until: float = 0.0,
+    on_unknown: Literal["retry", "fail"] = "retry",
 ) -> Decision:
     """Decide what one attempt's outcome means; `error` None means delivered.
 
     `schedule` holds the seconds to wait after the 1st, 2nd … spent attempt, `random` gives 0 ≤ x < 1
-    for jitter, and `paused_until` is when the lane goes on where the provider was at fault.
+    for jitter, and `paused_until` is when the lane goes on where the provider was at fault. `on_unknown` says
+    whether what may have arrived is tried again.
     """
     if error is None:
         return Decision(status=JobState.COMPLETED, outcome=Outcome.DELIVERED, spent=True)
@@ -58,7 +62,8 @@ def decide(
     if isinstance(error, Withdrawn):
         return Decision(status=JobState.CANCELLED, outcome=Outcome.FAILED, spent=False, error=why)
     spent = job.attempts + 1
-    if isinstance(error, Permanent) or spent > len(schedule):
+    given_up = isinstance(error, Unknown) and on_unknown == "fail"
+    if isinstance(error, Permanent) or given_up or spent > len(schedule):
         outcome = Outcome.UNKNOWN if isinstance(error, Unknown) else Outcome.FAILED
         return _failed(outcome, why, job)
     delay = jittered(schedule[spent - 1], retry.jitter, random)
@@ -88,7 +93,12 @@ def pause_after(faults: int) -> float:
 
 
 def mask(message: str) -> str:
-    """Blank out what differs between failures of one cause: addresses, urls, ids, numbers."""
+    """Blank out what differs between failures of one cause: addresses, urls, ids, numbers.
+
+    Which receiver answered what stays: each is a cause of its own, and is to be told apart.
+    """
+    if _ANSWERED.fullmatch(message):
+        return message
     for pattern, stands_in in _MASKS:
         message = pattern.sub(stands_in, message)
     return message

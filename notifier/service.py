@@ -14,13 +14,22 @@ from notifier import channels, explain
 from notifier.channels import Channel, ChannelContext
 from notifier.channels.signing import new_secret
 from notifier.config import Config, load_config
+from notifier.dispatch.deliverer import Deliverer
 from notifier.dispatch.dispatcher import Dispatcher
 from notifier.dispatch.limits import LaneLimits
 from notifier.dispatch.pool import WorkerPool, log_failed
 from notifier.dispatch.queue import FairQueue
 from notifier.endpoints import Endpoints
 from notifier.endpoints.trial import TEST_EVENT, Trial, Trials
-from notifier.errors import DeliveryError, DrainingError, Fault, InvalidEventError, Permanent, StoreError
+from notifier.errors import (
+    DeliveryError,
+    DrainingError,
+    EndpointDeletedError,
+    Fault,
+    InvalidEventError,
+    Permanent,
+    StoreError,
+)
 from notifier.ingest import Incoming, from_event
 from notifier.metrics import Metrics
 from notifier.model import Endpoint, Event, EventRecord, Job, Priority, new_id
@@ -120,14 +129,26 @@ class Notifier:
             config=self.config,
             queue=self.queue,
             store=self.store,
-            channels=self.channels,
+            deliverer=self._make_deliverer(),
             router=self.router,
-            renderer=self.renderer,
             clock=self.clock,
             random=random,
             metrics=self.metrics,
             endpoints=self.endpoints,
+            suppressions=self.suppressions,
             on_due=self.dispatcher.due,
+        )
+
+    def _make_deliverer(self) -> Deliverer:
+        return Deliverer(
+            config=self.config,
+            store=self.store,
+            channels=self.channels,
+            router=self.router,
+            renderer=self.renderer,
+            endpoints=self.endpoints,
+            suppressions=self.suppressions,
+            unsubscribing=self.unsubscribing,
         )
 
     def _make_upkeep(self) -> Upkeep:
@@ -325,10 +346,20 @@ class Notifier:
     # Operators -----------------------------------------------------------------------------------
 
     async def requeue(self, job_id: str) -> Job:
-        """Make a job PENDING, due now. Raises NotFoundError, IllegalTransitionError while PROCESSING."""
+        """Make a job PENDING, due now.
+
+        Raises NotFoundError, EndpointDeletedError, IllegalTransitionError while PROCESSING.
+        """
+        known = await self.store.job(job_id)
+        if known.endpoint is not None and self._is_orphan(known):
+            raise EndpointDeletedError(job_id, known.endpoint)
         job = await self.store.requeue(job_id, self.clock())
-        self.dispatcher.sweep()
+        self.dispatcher.due(job.lane, job.priority, self.clock())
         return job
+
+    def _is_orphan(self, job: Job) -> bool:
+        """Whether a job's endpoint was deleted."""
+        return job.endpoint is not None and self.endpoints.get(job.endpoint) is None
 
     async def cancel(self, job_id: str) -> Job:
         """Withdraw a PENDING job. Raises NotFoundError, IllegalTransitionError."""
@@ -342,13 +373,27 @@ class Notifier:
 
     async def why(self, job_id: str) -> explain.Why:
         """What a job waits for, and until when. Raises NotFoundError."""
-        return explain.why(await self.store.job(job_id), self.queue, now=self.clock(), draining=self.draining)
+        job = await self.store.job(job_id)
+        if self._is_orphan(job):
+            return explain.orphaned(job)
+        return explain.why(job, self.queue, now=self.clock(), draining=self.draining)
+
+    def trouble(self, endpoint: Endpoint) -> explain.Trouble | None:
+        """What holds up everything that waits for an endpoint just now; None: nothing does."""
+        return explain.trouble(endpoint.lane, self.queue)
 
     def preview(self, incoming: Incoming) -> dict[str, Any]:
         """What an event would cause, in JSON's types; nothing is sent or stored. Raises InvalidEventError."""
         submission = self._submission(incoming, self.clock())
         data = incoming.event.data
-        return preview(submission, data, self.router, self.renderer, self.channels)
+        return preview(
+            submission,
+            data,
+            self.router,
+            self.renderer,
+            self.channels,
+            unsubscribe_url=self.unsubscribing.url,
+        )
 
     async def problems(self) -> list[str]:
         """What keeps this notifier from doing its work; empty: it is ready."""

@@ -118,7 +118,8 @@ def _held(endpoint: Endpoint) -> Held | None:
     since = rfc3339(endpoint.state_changed_at)
     return Held(
         f"endpoint_{endpoint.state}",
-        f"Endpoint {endpoint.id} is {endpoint.state}{why} since {since}; its jobs wait until it is resumed.",
+        f"Endpoint {endpoint.id} is {endpoint.state}{why} since {since}; its jobs wait until it is resumed "
+        f"(notifier endpoints resume {endpoint.id}).",
     )
 
 

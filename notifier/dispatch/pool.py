@@ -1,4 +1,4 @@
-"""The workers: each takes a claim, renders, delivers, and writes down what became of it.
+"""The workers: each takes a claim, has it delivered, and writes down what became of it.
 
 A job's failure is its own: whatever a template or a channel raises is recorded on that job, and the
 worker goes on.
@@ -6,23 +6,24 @@ worker goes on.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 import structlog
 
-from notifier.channels import Channel, Content, Message, Receipt
+from notifier.channels import Receipt
 from notifier.config import Config
+from notifier.dispatch.deliverer import Deliverer
 from notifier.dispatch.health import LaneHealth
 from notifier.dispatch.queue import FairQueue
-from notifier.errors import DeliveryError, Permanent, StoreError, Transient, Withdrawn
+from notifier.errors import DeliveryError, StoreError, Transient, Unknown, Withdrawn
 from notifier.metrics import Metrics
 from notifier.model import Attempt, Claim, Endpoint, Job, JobError, JobState
-from notifier.rendering import Renderer
 from notifier.retry import Decision, decide, mask, printable
 from notifier.routing import Router
 from notifier.store.base import Settlement, Store
+from notifier.suppressions import Suppressions
 
 _LARGEST_CODE = 999_999
 _SETTLE_BACKOFF = (0.05, 0.2, 1.0, 5.0)
@@ -39,11 +40,10 @@ class Subscribers(Protocol):
     async def delivered(self, endpoint_id: str, now: float) -> None:
         """Take note that its receiver took something."""
 
-    async def failed(self, endpoint_id: str, error: DeliveryError, now: float) -> None:
-        """Take note that an attempt of it failed."""
-
-    async def breaker_opened(self, endpoint_id: str, now: float) -> None:
-        """Take note that its lane's breaker opened."""
+    async def failed(
+        self, endpoint_id: str, error: DeliveryError, now: float, *, breaker_opened: bool
+    ) -> None:
+        """Take note that an attempt of it failed, and whether that opened its lane's breaker."""
 
 
 class WorkerPool:
@@ -55,25 +55,25 @@ class WorkerPool:
         config: Config,
         queue: FairQueue,
         store: Store,
-        channels: Mapping[str, Channel],
+        deliverer: Deliverer,
         router: Router,
-        renderer: Renderer,
         clock: Callable[[], float],
         random: Callable[[], float],
         metrics: Metrics,
         endpoints: Subscribers,
+        suppressions: Suppressions,
         on_due: Callable[[str, int, float], None],
     ) -> None:
         self._config = config
         self._queue = queue
         self._store = store
-        self._channels = channels
+        self._deliverer = deliverer
         self._router = router
-        self._renderer = renderer
         self._clock = clock
         self._random = random
         self._metrics = metrics
         self._endpoints = endpoints
+        self._suppressions = suppressions
         self._health = LaneHealth(queue, config, clock)
         self._on_due = on_due
         self._giving_back: set[asyncio.Task[None]] = set()
@@ -150,6 +150,7 @@ class WorkerPool:
             settlement = self._settlement(claim, job, answer, started, duration, until=verdict.until)
             try:
                 await self._tell_endpoint(job, answer, started, breaker_opened=verdict.breaker_opened)
+                await self._suppressions.note(job, answer)
             finally:  # a worker that is cancelled there has delivered all the same
                 await self._settle(job, settlement)
         except Exception as error:
@@ -165,61 +166,16 @@ class WorkerPool:
         """
         job = claim.job
         try:
-            endpoint = self._endpoint_of(job)
-            job = self._made_out(claim, endpoint)
+            job = self._deliverer.made_out(claim)
             if job.lane != claim.job.lane:
                 return job, None
-            return job, await self._deliver(job, claim, endpoint)
+            return job, await self._deliverer.deliver(job, claim)
         except DeliveryError as error:
             return job, error
         except BaseException as error:
             if _is_a_stop(error):
                 raise
             return job, _failure(error, job)
-
-    def _endpoint_of(self, job: Job) -> Endpoint | None:
-        """The subscription that a job is for, as it stands now. Raises Withdrawn where it is gone."""
-        if job.endpoint is None:
-            return None
-        endpoint = self._endpoints.get(job.endpoint)
-        if endpoint is None:
-            raise Withdrawn("its endpoint was deleted", code="endpoint_deleted")
-        return endpoint
-
-    def _made_out(self, claim: Claim, endpoint: Endpoint | None) -> Job:
-        """The job as it is now, with its endpoint's template, and a destination that it was born without."""
-        job = claim.job
-        if endpoint is not None and endpoint.template != job.template:
-            job = msgspec.structs.replace(job, template=endpoint.template)
-        if job.destination is not None:
-            return job
-        return self._router.resolve(job, claim.event, claim.event.decoded_data())
-
-    async def _deliver(self, job: Job, claim: Claim, endpoint: Endpoint | None) -> Receipt:
-        """Deliver, within the channel's time. One that returns no receipt is taken at its word."""
-        channel = self._channels.get(job.channel)
-        if channel is None:
-            raise Permanent(f"no channel {job.channel!r} is registered any more", code="unknown_channel")
-        message = Message(
-            job=job,
-            event=claim.event,
-            content=self._render(job, claim, channel),
-            settings=self._config.channels.others.get(job.channel, {}),
-            endpoint=endpoint,
-        )
-        if channel.timeout is None:
-            receipt = await channel.deliver(message)
-        else:
-            receipt = await _timed(channel, message, channel.timeout)
-        return receipt if isinstance(receipt, Receipt) else Receipt()
-
-    def _render(self, job: Job, claim: Claim, channel: Channel) -> Content:
-        if job.template is None:
-            return Content()
-        event = claim.event
-        return self._renderer.render(
-            job.template, channel.parts, event=event, data=event.decoded_data(), job=job, locale=job.locale
-        )
 
     # What became of it ---------------------------------------------------------------------------
 
@@ -233,9 +189,8 @@ class WorkerPool:
             return
         try:
             if isinstance(answer, DeliveryError):
-                await self._endpoints.failed(endpoint.id, answer, self._clock())
-                if breaker_opened:
-                    await self._endpoints.breaker_opened(endpoint.id, self._clock())
+                now = self._clock()
+                await self._endpoints.failed(endpoint.id, answer, now, breaker_opened=breaker_opened)
             else:
                 await self._endpoints.delivered(endpoint.id, self._clock())
         except Exception:
@@ -261,6 +216,7 @@ class WorkerPool:
             now=self._clock(),
             random=self._random,
             paused_until=until,
+            on_unknown=self._router.on_unknown(job.route),
         )
         self._metrics.attempted(job.channel, decision.outcome, duration)
         if decision.status is JobState.FAILED and decision.error is not None:
@@ -276,6 +232,7 @@ class WorkerPool:
             cause=decision.cause,
             spent=decision.spent,
             attempt=None if isinstance(answer, Withdrawn) else _attempt(decision, answer, started, duration),
+            content=answer.content if isinstance(answer, Unknown) else None,
             destination=job.destination if made_out else None,
             lane=job.lane if made_out else None,
             locale=job.locale if made_out else None,
@@ -341,17 +298,6 @@ def log_failed(job: Job, error: JobError) -> None:
     )
 
 
-async def _timed(channel: Channel, message: Message, seconds: float) -> Receipt:
-    limit = asyncio.timeout(seconds)
-    try:
-        async with limit:
-            return await channel.deliver(message)
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise Transient(f"no end within {seconds:g} s", code="timeout") from error
-
-
 def _is_a_stop(error: BaseException) -> bool:
     """Whether it is the worker that is to end, and no channel that failed."""
     if isinstance(error, asyncio.CancelledError):
@@ -387,6 +333,7 @@ def _attempt(decision: Decision, answer: Receipt | DeliveryError, started: float
         error=decision.error,
         response=None if response is None else printable(str(response), 1024),
         timings=answer.timings,
+        via=answer.via,
     )
 
 

@@ -21,6 +21,8 @@ class Turn(Struct, frozen=True):
     reason: str = ""
     since: float | None = None
     """When the first attempt failed of those that nothing came through since."""
+    error: DeliveryError | None = None
+    """What the last attempt failed with, if it failed."""
 
 
 def after_success(endpoint: Endpoint) -> Turn | None:
@@ -34,35 +36,40 @@ def after_success(endpoint: Endpoint) -> Turn | None:
     )
 
 
-def after_failure(endpoint: Endpoint, error: DeliveryError, now: float, disable_after: float) -> Turn | None:
+def after_failure(
+    endpoint: Endpoint,
+    error: DeliveryError,
+    now: float,
+    disable_after: float,
+    *,
+    breaker_opened: bool = False,
+) -> Turn | None:
     """What becomes of an endpoint that an attempt failed of; None: nothing changes.
 
-    `disable_after` is how many seconds everything may fail. Only what its receiver did counts.
+    `disable_after` is how many seconds everything may fail, `breaker_opened` whether its lane's breaker
+    opened by this. Only what its receiver did counts.
     """
     if endpoint.state is EndpointState.DISABLED or not _is_receivers(error):
         return None
     since = endpoint.failing_since
     if error.status_code == GONE:
-        return _disabled(endpoint, "the receiver answered 410 Gone", now, since)
-    if since is None:
-        return Turn(msgspec.structs.replace(endpoint, failing_since=now))
-    if endpoint.state is EndpointState.ENABLED and now - since >= disable_after:
-        return _disabled(endpoint, f"everything failed since {rfc3339(since)}", now, since)
-    return None
+        return _disabled(endpoint, "the receiver answered 410 Gone", now, error)
+    if since is not None and endpoint.state is EndpointState.ENABLED and now - since >= disable_after:
+        return _disabled(endpoint, f"everything failed since {rfc3339(since)}", now, error)
+    if breaker_opened and not endpoint.reported:
+        return _failing(endpoint, now, error)
+    return Turn(msgspec.structs.replace(endpoint, failing_since=now)) if since is None else None
 
 
-def after_breaker(endpoint: Endpoint, now: float) -> Turn | None:
-    """What becomes of an endpoint whose lane's breaker opened; None: that was reported already."""
-    if endpoint.state is EndpointState.DISABLED or endpoint.reported:
-        return None
+def _failing(endpoint: Endpoint, now: float, error: DeliveryError) -> Turn:
     since = now if endpoint.failing_since is None else endpoint.failing_since
     failing = msgspec.structs.replace(endpoint, failing_since=since, reported=True)
     reason = "too many of its deliveries failed; they wait, and one at a time is tried"
-    return Turn(failing, "failing", reason, since)
+    return Turn(failing, "failing", reason, since, error)
 
 
-def _disabled(endpoint: Endpoint, reason: str, now: float, since: float | None) -> Turn:
-    since = now if since is None else since
+def _disabled(endpoint: Endpoint, reason: str, now: float, error: DeliveryError) -> Turn:
+    since = now if endpoint.failing_since is None else endpoint.failing_since
     disabled = msgspec.structs.replace(
         endpoint,
         state=EndpointState.DISABLED,
@@ -71,7 +78,7 @@ def _disabled(endpoint: Endpoint, reason: str, now: float, since: float | None) 
         updated_at=now,
         failing_since=since,
     )
-    return Turn(disabled, "disabled", reason, since)
+    return Turn(disabled, "disabled", reason, since, error)
 
 
 def _is_receivers(error: DeliveryError) -> bool:

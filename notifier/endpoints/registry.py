@@ -148,6 +148,8 @@ class Endpoints:
     async def resume(self, endpoint_id: str) -> Endpoint:
         """Deliver again, with a clean sheet: what failed before counts no more.
 
+        That it recovers is still to be told, where it was told that it fails or is disabled.
+
         Raises NotFoundError, StoreUnavailableError.
         """
         return await self._kept.change(endpoint_id, self._resumed)
@@ -156,7 +158,8 @@ class Endpoints:
         if present.state is EndpointState.ENABLED:
             return None
         enabled = self._in_state(present, EndpointState.ENABLED, None)
-        return Turn(msgspec.structs.replace(enabled, failing_since=None, reported=False))
+        told = present.reported or present.state is EndpointState.DISABLED
+        return Turn(msgspec.structs.replace(enabled, failing_since=None, reported=told))
 
     def _in_state(self, present: Endpoint, state: EndpointState, reason: str | None) -> Endpoint:
         now = self._now()
@@ -214,14 +217,21 @@ class Endpoints:
         """Take note that its receiver took something. Costs nothing while all is well; raises nothing."""
         await self._note(endpoint_id, health.after_success, now)
 
-    async def failed(self, endpoint_id: str, error: DeliveryError, now: float) -> None:
-        """Take note that an attempt failed: 410, or failing for too long, disables it. Raises nothing."""
-        at, patience = round(now, 6), self._config.disable_after
-        await self._note(endpoint_id, lambda each: health.after_failure(each, error, at, patience), now)
+    async def failed(
+        self, endpoint_id: str, error: DeliveryError, now: float, *, breaker_opened: bool = False
+    ) -> None:
+        """Take note that an attempt failed: 410, or failing for too long, disables it. Raises nothing.
 
-    async def breaker_opened(self, endpoint_id: str, now: float) -> None:
-        """Take note that its lane's breaker opened; that is reported once a streak. Raises nothing."""
-        await self._note(endpoint_id, lambda each: health.after_breaker(each, round(now, 6)), now)
+        That its lane's breaker opened is reported once a streak.
+        """
+
+        def judge(endpoint: Endpoint) -> Turn | None:
+            patience = self._config.disable_after
+            return health.after_failure(
+                endpoint, error, round(now, 6), patience, breaker_opened=breaker_opened
+            )
+
+        await self._note(endpoint_id, judge, now)
 
     async def _note(self, endpoint_id: str, judge: Judge, now: float) -> None:
         """Change what an outcome changes. While the store can't, the next outcome says it again."""

@@ -13,6 +13,7 @@ def report(turn: Turn) -> Event | None:
     subject = {
         "id": endpoint.id,
         "url": without_query(endpoint.url),
+        "name": endpoint.description or without_query(endpoint.url),
         "description": endpoint.description,
         "tenant": endpoint.tenant,
         "event_types": list(endpoint.event_types),
@@ -20,5 +21,6 @@ def report(turn: Turn) -> Event | None:
         "state_reason": endpoint.state_reason,
     }
     since = None if turn.since is None else rfc3339(turn.since)
-    data = {"endpoint": subject, "since": since, "reason": turn.reason}
+    error = None if turn.error is None else {"code": turn.error.code, "message": turn.error.message}
+    data = {"endpoint": subject, "since": since, "reason": turn.reason, "error": error}
     return Event(type=f"{OPERATIONAL}endpoint.{turn.kind}", tenant=endpoint.tenant, data=data)

@@ -1,7 +1,7 @@
 """All that an event causes: the jobs of its routes, of its own `deliver`, and of the endpoints."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import structs
 
@@ -48,6 +48,11 @@ class Router:
         """Seconds to wait after each failed attempt of a route's job."""
         route = self.route(name)
         return self._schedule_of(route) if route else self._default_schedule
+
+    def on_unknown(self, name: str | None) -> Literal["retry", "fail"]:
+        """What becomes of a route's job of which it can't be known whether it arrived."""
+        route = self.route(name)
+        return route.on_unknown if route else "retry"
 
     def jobs(
         self, event: EventRecord, data: Mapping[str, Any], deliver: Sequence[Delivery], now: float

@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from notifier.errors import (
     DrainingError,
+    EndpointDeletedError,
     Fault,
     IllegalTransitionError,
     InvalidEndpointError,
@@ -134,7 +135,7 @@ def _(error: NotFoundError) -> ProblemError:
 
 
 @explained.register
-def _(error: IllegalTransitionError) -> ProblemError:
+def _(error: IllegalTransitionError | EndpointDeletedError) -> ProblemError:
     return ProblemError(409, f"The {error}.", kind="illegal-transition")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,7 @@ async def fail(registry: Registry, endpoint: Endpoint, error: DeliveryError = RE
 
 async def trip(registry: Registry, endpoint: Endpoint) -> Endpoint:
     """An attempt fails, and the lane's breaker opens."""
-    await fail(registry, endpoint)
-    await registry.endpoints.breaker_opened(endpoint.id, registry.clock())
+    await registry.endpoints.failed(endpoint.id, REFUSED, registry.clock(), breaker_opened=True)
     return registry.endpoints.find(endpoint.id)
 
 
@@ -127,6 +127,7 @@ async def test_a_receiver_that_is_gone_is_disabled_at_once(registry: Registry) -
         "endpoint": {
             "id": made.id,
             "url": "https://receiver.example/hooks",
+            "name": "ERP",
             "description": "ERP",
             "tenant": "acme",
             "event_types": ["order.*"],
@@ -135,6 +136,7 @@ async def test_a_receiver_that_is_gone_is_disabled_at_once(registry: Registry) -
         },
         "since": rfc3339(NOW),
         "reason": "the receiver answered 410 Gone",
+        "error": {"code": "http_410", "message": "the receiver answered 410"},
     }
     assert registry.events[0].event.tenant == "acme"
     assert await registry.reported() == ["disabled"]
@@ -180,10 +182,31 @@ async def test_resuming_begins_with_a_clean_sheet(registry: Registry) -> None:
     registry.clock.advance(5 * DAY)
     await fail(registry, made)
     resumed = await registry.endpoints.resume(made.id)
-    assert (resumed.state, resumed.failing_since, resumed.reported) == (ENABLED, None, False)
+    assert (resumed.state, resumed.failing_since) == (ENABLED, None)
     again = await fail(registry, made)
     assert (again.state, again.failing_since) == (ENABLED, NOW + 5 * DAY)
     assert registry.kinds() == ["failing", "disabled"]
+    await deliver(registry, made)
+    assert registry.kinds() == ["failing", "disabled", "recovered"]
+
+
+async def test_what_was_gone_and_is_back_is_told_of(registry: Registry) -> None:
+    """Whoever heard that it was disabled is to hear that it takes deliveries again; once."""
+    made = await registry.made()
+    await fail(registry, made, GONE)
+    await registry.endpoints.resume(made.id)
+    for _ in range(2):
+        await deliver(registry, made)
+    assert registry.kinds() == ["disabled", "recovered"]
+
+
+async def test_a_report_says_what_went_wrong_and_never_null_for_a_name(registry: Registry) -> None:
+    """What a mail to whoever minds it is made of."""
+    made = await registry.made()
+    await trip(registry, made)
+    ((_, data),) = registry.told()
+    assert data["error"] == {"code": REFUSED.code, "message": REFUSED.message}
+    assert data["endpoint"]["name"] == made.url
 
 
 async def test_a_paused_one_is_disabled_by_410_alone(registry: Registry) -> None:
@@ -247,7 +270,8 @@ async def test_outcomes_at_the_same_time_report_once(registry: Registry) -> None
     now = registry.clock()
     await asyncio.gather(*(registry.endpoints.failed(made.id, REFUSED, now) for _ in range(64)))
     assert registry.store.calls["save_endpoint"] == 1
-    await asyncio.gather(*(registry.endpoints.breaker_opened(made.id, now) for _ in range(64)))
+    tripped = partial(registry.endpoints.failed, made.id, REFUSED, now, breaker_opened=True)
+    await asyncio.gather(*(tripped() for _ in range(64)))
     await asyncio.gather(*(registry.endpoints.delivered(made.id, now) for _ in range(64)))
     await asyncio.gather(*(registry.endpoints.failed(made.id, GONE, now) for _ in range(64)))
     assert registry.kinds() == await registry.reported() == ["failing", "recovered", "disabled"]
@@ -259,7 +283,7 @@ async def test_an_endpoint_that_is_unknown_or_deleted_is_nobodys_health(registry
     await registry.endpoints.delete(made.id)
     for endpoint_id in (made.id, "ep_x"):
         await registry.endpoints.failed(endpoint_id, GONE, NOW)
-        await registry.endpoints.breaker_opened(endpoint_id, NOW)
+        await registry.endpoints.failed(endpoint_id, REFUSED, NOW, breaker_opened=True)
         await registry.endpoints.delivered(endpoint_id, NOW)
     assert (registry.kinds(), await registry.stored()) == ([], [])
 

@@ -10,7 +10,7 @@ from notifier.config import BreakerSection
 from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, Stop
 from notifier.dispatch.limits import Held, Limits
 from notifier.dispatch.queue import FairQueue
-from notifier.explain import Why, why
+from notifier.explain import Trouble, Why, trouble, why
 from notifier.model import Claim, Job, JobError, JobState, Priority, rfc3339
 
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = JobState
@@ -186,6 +186,23 @@ async def test_a_job_waits_for_what_its_lane_is_held_to(limits: Limits, reason: 
     assert answer.reason == reason
     assert detail in answer.detail
     queue.close()
+
+
+def test_a_failed_job_of_a_stopped_endpoint_says_what_to_do_first() -> None:
+    """Requeued alone it would only wait."""
+    held = Limits(held=Held("endpoint_disabled", "Endpoint ep_1 is disabled."))
+    stopped = FairQueue(capacity=256, workers=4, limits_of=lambda _lane: held)
+    assert "Endpoint ep_1 is disabled." in ask(job(status=FAILED, error=REFUSED), stopped).detail
+
+
+async def test_what_holds_up_a_whole_lane_can_be_told(queue: FairQueue) -> None:
+    """A stop, a limit, or nothing."""
+    assert trouble(LANE, queue) is None
+    queue.stop(LANE, Stop(PAUSED, "the relay is down", NOW + 60), 60)
+    assert trouble(LANE, queue) == Trouble(reason="lane_paused", detail="the relay is down", until=NOW + 60)
+    held = Limits(held=Held("endpoint_paused", "It is paused."))
+    stopped = FairQueue(capacity=256, workers=4, limits_of=lambda _lane: held)
+    assert trouble(LANE, stopped) == Trouble(reason="endpoint_paused", detail="It is paused.")
 
 
 async def test_a_job_behind_a_breaker_waits_for_it_and_then_for_the_probe(queue: FairQueue) -> None:

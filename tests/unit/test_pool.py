@@ -13,22 +13,37 @@ from support.builders import LANE, NOW, endpoint, event_record, failed_job, job
 from support.clock import Clock
 from support.watched_store import WatchedStore
 
-from notifier.channels import FunctionChannel, Message, Receipt
+from notifier.channels import Channel, FunctionChannel, Message, Receipt
 from notifier.config import Config, Duration, Retry, Route, Workers
 from notifier.dispatch import pool as module
+from notifier.dispatch.deliverer import Deliverer
 from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, RETRY_AFTER, Stop
 from notifier.dispatch.limits import UNLIMITED, Limits
 from notifier.dispatch.pool import WorkerPool
 from notifier.dispatch.queue import FairQueue
-from notifier.errors import DeliveryError, Permanent, Transient, Unavailable, Unknown
+from notifier.errors import Bounced, DeliveryError, Permanent, Transient, Unavailable, Unknown
 from notifier.metrics import Metrics
-from notifier.model import Attempt, Claim, Endpoint, EventRecord, Job, JobError, JobState, Outcome
+from notifier.model import (
+    Attempt,
+    Claim,
+    Endpoint,
+    EventRecord,
+    Job,
+    JobError,
+    JobState,
+    Outcome,
+    Suppression,
+    SuppressionReason,
+)
 from notifier.rendering import Renderer
 from notifier.routing import Router
 from notifier.store.base import Submission
+from notifier.suppressions import Suppressions
+from notifier.unsubscribing import Unsubscribing
 
 pytestmark = pytest.mark.timeout(30)
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = JobState
+UNSUBSCRIBED = SuppressionReason.UNSUBSCRIBED
 
 Deliver = Callable[[Message], Awaitable[Any]]
 
@@ -57,13 +72,13 @@ class Told:
         """Note a success."""
         self._note(endpoint_id, "delivered", now)
 
-    async def failed(self, endpoint_id: str, error: DeliveryError, now: float) -> None:
-        """Note a failure."""
+    async def failed(
+        self, endpoint_id: str, error: DeliveryError, now: float, *, breaker_opened: bool
+    ) -> None:
+        """Note a failure, and an opening."""
         self._note(endpoint_id, error.code, now)
-
-    async def breaker_opened(self, endpoint_id: str, now: float) -> None:
-        """Note an opening."""
-        self._note(endpoint_id, "breaker", now)
+        if breaker_opened:
+            self._note(endpoint_id, "breaker", now)
 
     def _note(self, endpoint_id: str, what: str, now: float) -> None:
         assert now == NOW
@@ -83,22 +98,42 @@ class Shop:
         self.delivered: list[Message] = []
         self.deliver: Deliver = self.accept
         self.channel = FunctionChannel("webhook", self._deliver, timeout=60)
+        self.channels: dict[str, Channel] = {"webhook": self.channel, "email": self.channel}
         self.retries: list[float] = []
         self.endpoints = Told()
         retry = Retry(schedule=(Duration(5), Duration(300)), jitter=0)
-        routes = (Route(name="erp", event="order.*", channel="webhook", url="{{ data.url }}"),)
+        routes = (
+            Route(name="erp", event="order.*", channel="webhook", url="{{ data.url }}"),
+            Route(name="once", event="mail.*", channel="email", to="{{ data.to }}", on_unknown="fail"),
+        )
+        self.config = Config(workers=Workers(concurrency=workers), retry=retry, routes=routes)
+        self.router = Router(routes, retry, dict.fromkeys(self.channels, self.channel.lane))
+        self.suppressions = Suppressions(self.store, self.clock, after=2)
+        self.unsubscribing = Unsubscribing("key", "https://notify.example.com")
         self.pool = WorkerPool(
-            config=Config(workers=Workers(concurrency=workers), retry=retry, routes=routes),
+            config=self.config,
             queue=self.queue,
             store=self.store,
-            channels={"webhook": self.channel},
-            router=Router(routes, retry, {"webhook": self.channel.lane}),
-            renderer=Renderer(folder / "templates"),
+            deliverer=self._deliverer(folder),
+            router=self.router,
             clock=self.clock,
             random=lambda: 0.5,
             metrics=self.metrics,
             endpoints=self.endpoints,
+            suppressions=self.suppressions,
             on_due=lambda _lane, _priority, at: self.retries.append(at),
+        )
+
+    def _deliverer(self, folder: Path) -> Deliverer:
+        return Deliverer(
+            config=self.config,
+            store=self.store,
+            channels=self.channels,
+            router=self.router,
+            renderer=Renderer(folder / "templates"),
+            endpoints=self.endpoints,
+            suppressions=self.suppressions,
+            unsubscribing=self.unsubscribing,
         )
 
     async def _deliver(self, message: Message) -> Receipt:
@@ -550,7 +585,7 @@ async def test_anything_that_making_out_a_destination_raises_is_recorded(
     def resolve(*_: object) -> None:
         raise KeyError("bad luck")
 
-    monkeypatch.setattr(shop.pool._router, "resolve", resolve)
+    monkeypatch.setattr(shop.router, "resolve", resolve)
     event = event_record()
     waits, (attempt,) = await shop.attempted(event, made=failed_job(event))
     assert (waits.status, waits.attempts) == (PENDING, 1)
@@ -661,6 +696,89 @@ async def test_what_is_wrong_with_one_job_opens_no_breaker(shop: Shop) -> None:
     for _ in range(30):
         await shop.attempted(lane="erp")
     assert shop.queue.lane("erp") is None
+
+
+# Mail ----------------------------------------------------------------------------------------------
+
+
+def unknown(content: bytes | None = b"the mail") -> Unknown:
+    """A loss after all was sent."""
+    error = Unknown("no answer to the final dot", code="timeout", via="relay:25")
+    error.content = content
+    return error
+
+
+def mail(**changes: Any) -> dict[str, Any]:
+    """What makes a job one of mail."""
+    return {"channel": "email", "destination": "ada@example.com", "lane": "email:example.com"} | changes
+
+
+async def test_a_suppressed_recipient_gets_nothing(shop: Shop) -> None:
+    """The job is CANCELLED with that cause, and no attempt is made of it."""
+    await shop.suppressions.add(
+        [Suppression(channel="email", recipient="ada@example.com", reason=UNSUBSCRIBED, created_at=NOW)]
+    )
+    gone, attempts = await shop.attempted(**mail())
+    assert gone.status is CANCELLED
+    assert gone.error is not None
+    assert gone.error.code == "suppressed"
+    assert attempts == []
+    assert not shop.delivered
+
+
+async def test_bounces_suppress_an_address_at_their_count(shop: Shop) -> None:
+    """At the second of two; whoever it is then sent to is left alone."""
+    shop.raises(Bounced("550 no such mailbox", code="recipient_refused", status_code=550))
+    failed, _ = await shop.attempted(**mail())
+    assert failed.status is FAILED
+    await shop.attempted(**mail())
+    gone, _ = await shop.attempted(**mail())
+    assert gone.status is CANCELLED
+    assert len(shop.delivered) == 2
+
+
+async def test_what_may_have_arrived_is_sent_again_as_it_was(shop: Shop) -> None:
+    """The very bytes, though its template was changed meanwhile; once they arrived nothing is kept."""
+    shop.raises(unknown())
+    waits, (attempt,) = await shop.attempted(**mail())
+    assert (waits.status, waits.kept, attempt.outcome, attempt.via) == (
+        PENDING,
+        True,
+        Outcome.UNKNOWN,
+        "relay:25",
+    )
+    shop.deliver = shop.accept
+    shop.clock.advance(60)
+    (fence,) = (await shop.store.claim_these([waits.id], now=shop.clock(), until=NOW + 999)).values()
+    claim = Claim(
+        msgspec.structs.replace(await shop.store.job(waits.id), claim=fence, template="gone"), event_record()
+    )
+    settled = shop.store.calls["settle"]
+    shop.queue.put(claim)
+    await shop.store.called("settle", settled + 1)
+    assert shop.delivered[-1].kept == b"the mail"
+    assert (await shop.store.job(waits.id)).status is COMPLETED
+    assert await shop.store.kept_content(waits.id) is None
+
+
+async def test_a_route_may_have_it_that_nothing_is_sent_twice(shop: Shop) -> None:
+    """`on_unknown = "fail"`: what may have arrived is FAILED, and its outcome says why."""
+    shop.raises(unknown())
+    failed, (attempt,) = await shop.attempted(**mail(route="once"))
+    assert failed.status is FAILED
+    assert attempt.outcome is Outcome.UNKNOWN
+
+
+async def test_a_mail_of_a_category_has_a_way_to_unsubscribe(shop: Shop, template: Path) -> None:
+    """The template and the channel get the same link; without a category there is none."""
+    (template / "body.txt").write_text("{{ unsubscribe_url }}")
+    await shop.attempted(**mail(category="news", template=template.name))
+    (message,) = shop.delivered
+    assert message.unsubscribe_url is not None
+    assert message.unsubscribe_url.startswith("https://notify.example.com/unsubscribe/")
+    assert message.content.text == message.unsubscribe_url
+    await shop.attempted(**mail())
+    assert shop.delivered[-1].unsubscribe_url is None
 
 
 # Endpoints -----------------------------------------------------------------------------------------

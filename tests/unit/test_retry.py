@@ -205,6 +205,12 @@ def test_failures_that_differ_in_their_particulars_have_one_cause(one: str, othe
     assert cause_of("email", JobError("x", one), None) == cause_of("email", JobError("x", other), None)
 
 
+@pytest.mark.parametrize("receiver", ["127.0.0.1:18400", "erp.example.com:443", "[2001:db8::1]:8443"])
+def test_who_answered_what_is_not_masked(receiver: str) -> None:
+    """An operator is to see which receiver it is."""
+    assert mask(f"{receiver} answered 500") == f"{receiver} answered 500"
+
+
 def test_failures_that_differ_in_kind_have_different_causes() -> None:
     """Channel, code, template and words each tell causes apart."""
     error = JobError("smtp_550", "no such mailbox")

@@ -1,0 +1,121 @@
+"""One attempt at one job, up to its channel: whom it is for by now, whether they want it, what it says."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from notifier.channels import Channel, Content, Message, Receipt
+from notifier.config import Config
+from notifier.errors import Permanent, Transient, Withdrawn
+from notifier.model import Claim, Endpoint, Job
+from notifier.rendering import Renderer
+from notifier.routing import Router
+from notifier.store.base import Store
+from notifier.suppressions import Suppressions
+from notifier.unsubscribing import Unsubscribing
+
+
+class Subscriptions(Protocol):
+    """The endpoints, as far as a delivery needs them."""
+
+    def get(self, endpoint_id: str) -> Endpoint | None:
+        """Return an endpoint as it stands now; None for one that is gone."""
+
+
+class Deliverer:
+    """Delivers claimed jobs, one at a time and once each. What goes wrong is raised, as channels do."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        store: Store,
+        channels: Mapping[str, Channel],
+        router: Router,
+        renderer: Renderer,
+        endpoints: Subscriptions,
+        suppressions: Suppressions,
+        unsubscribing: Unsubscribing,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._channels = channels
+        self._router = router
+        self._renderer = renderer
+        self._endpoints = endpoints
+        self._suppressions = suppressions
+        self._unsubscribing = unsubscribing
+
+    def made_out(self, claim: Claim) -> Job:
+        """The job as it is now: with its endpoint's template, and a destination that it was born without.
+
+        Raises Withdrawn where its endpoint is gone, and Permanent where the destination can't be made out.
+        """
+        job = claim.job
+        endpoint = self._endpoint_of(job)
+        if endpoint is not None and endpoint.template != job.template:
+            job = msgspec.structs.replace(job, template=endpoint.template)
+        if job.destination is not None:
+            return job
+        return self._router.resolve(job, claim.event, claim.event.decoded_data())
+
+    async def deliver(self, job: Job, claim: Claim) -> Receipt:
+        """Deliver, within the channel's time. One that returns no receipt is taken at its word."""
+        channel = self._channels.get(job.channel)
+        if channel is None:
+            raise Permanent(f"no channel {job.channel!r} is registered any more", code="unknown_channel")
+        await self._suppressions.check(job)
+        message = await self._message(job, claim, channel)
+        if channel.timeout is None:
+            receipt = await channel.deliver(message)
+        else:
+            receipt = await _timed(channel, message, channel.timeout)
+        return receipt if isinstance(receipt, Receipt) else Receipt()
+
+    def _endpoint_of(self, job: Job) -> Endpoint | None:
+        """The subscription that a job is for, as it stands now. Raises Withdrawn where it is gone."""
+        if job.endpoint is None:
+            return None
+        endpoint = self._endpoints.get(job.endpoint)
+        if endpoint is None:
+            raise Withdrawn("its endpoint was deleted", code="endpoint_deleted")
+        return endpoint
+
+    async def _message(self, job: Job, claim: Claim, channel: Channel) -> Message:
+        kept = await self._store.kept_content(job.id) if job.kept else None
+        unsubscribe_url = self._unsubscribing.url(job)
+        return Message(
+            job=job,
+            event=claim.event,
+            content=Content() if kept is not None else self._content(job, claim, channel, unsubscribe_url),
+            settings=self._config.channels.others.get(job.channel, {}),
+            kept=kept,
+            unsubscribe_url=unsubscribe_url,
+            endpoint=self._endpoint_of(job),
+        )
+
+    def _content(self, job: Job, claim: Claim, channel: Channel, unsubscribe_url: str | None) -> Content:
+        if job.template is None:
+            return Content()
+        return self._renderer.render(
+            job.template,
+            channel.parts,
+            event=claim.event,
+            data=claim.event.decoded_data(),
+            job=job,
+            locale=job.locale,
+            unsubscribe_url=unsubscribe_url,
+        )
+
+
+async def _timed(channel: Channel, message: Message, seconds: float) -> Receipt:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await channel.deliver(message)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise Transient(f"no end within {seconds:g} s", code="timeout") from error
