@@ -10,6 +10,7 @@ from notifier.cli.program import Program
 from notifier.cli.secret import secret
 from notifier.cli.send import send
 from notifier.cli.serve import dev, serve
+from notifier.cli.suppressions import suppressions
 from notifier.cli.verify import verify
 
 __all__ = ["main"]
@@ -25,5 +26,5 @@ def main() -> None:
     """Send the notifications that events cause: webhooks and email, durably, with every attempt kept."""
 
 
-for command in (serve, dev, check, send, jobs, endpoints, preview, secret, verify):
+for command in (serve, dev, check, send, jobs, endpoints, suppressions, preview, secret, verify):
     main.add_command(command)
