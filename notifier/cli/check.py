@@ -134,13 +134,13 @@ def _missing_templates(notifier: "Notifier") -> Iterator[Finding]:
 def _bad_destinations(notifier: "Notifier") -> Iterator[Finding]:
     """Find the destinations that need no event to be known to be none."""
     for index, route in enumerate(notifier.config.routes):
-        if "{" in route.destination:
-            continue
-        try:
-            notifier.channels[route.channel].lane(route.destination)
-        except Permanent as error:
-            key = "to" if route.url is None else "url"
-            yield Finding("routes", f"routes[{index}].{key}", error.message)
+        for key, destination in route.destinations.items():
+            if "{" in destination:
+                continue
+            try:
+                notifier.channels[route.channel].lane(destination)
+            except Permanent as error:
+                yield Finding("routes", f"routes[{index}].{key}", error.message)
 
 
 async def _store(notifier: "Notifier") -> list[Finding]:

@@ -201,9 +201,13 @@ class Route(Section, frozen=True, kw_only=True):
     """This route's own schedule, in place of `retry.schedule`."""
 
     @property
-    def destination(self) -> str:
-        """The template of where it goes first, whichever word the channel uses for it."""
-        return self.url or next(iter(several(self.to)), "")
+    def destinations(self) -> dict[str, str]:
+        """The templates of where it goes, each by its key: `url`, `to` or `to[1]`, `cc[0]`."""
+        found: dict[str, str] = {}
+        for key, given in (("url", self.url), ("to", self.to), ("cc", self.cc), ("bcc", self.bcc)):
+            for number, template in enumerate(several(given)):
+                found[key if isinstance(given, str) else f"{key}[{number}]"] = template
+        return found
 
     @property
     def secrets(self) -> tuple[str, ...]:

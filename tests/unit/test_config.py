@@ -326,6 +326,12 @@ def test_a_route_takes_several_recipients() -> None:
         ("d@b.example",),
     )
     assert (route.category, route.on_unknown) == ("news", "fail")
+    assert route.destinations == {
+        "to[0]": "a@b.example",
+        "to[1]": "{{ data.email }}",
+        "cc": "c@b.example",
+        "bcc[0]": "d@b.example",
+    }
 
 
 @pytest.mark.parametrize(
