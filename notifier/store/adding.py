@@ -76,11 +76,18 @@ class Adding:
         numbers = iter(job_seqs)
         event_values = []
         job_values = []
+        mails = []
         for seq, submission in zip(event_seqs, self.fresh, strict=True):
             event_values.append(rows.event_values(seq, submission.event))
-            job_values += [rows.job_values(next(numbers), seq, job, _cause(job)) for job in submission.jobs]
+            for job in submission.jobs:
+                values = rows.job_values(next(numbers), seq, job, _cause(job))
+                if mail := rows.mail_values(job):
+                    mails.append(values + mail)
+                else:
+                    job_values.append(values)
         insert_rows(self.database, "insert_events", event_values)
         insert_rows(self.database, "insert_jobs", job_values)
+        insert_rows(self.database, "insert_mails", mails)
 
 
 def _cause(job: Job) -> str | None:

@@ -291,9 +291,14 @@ def job_values(seq: int, event_seq: int, job: Job, cause: str | None) -> tuple[A
         cause,
         micros(job.created_at),
         micros(job.updated_at),
-        job.category,
-        None if job.addressed is None else json_text(job.addressed),
     )
+
+
+def mail_values(job: Job) -> tuple[Any, ...]:
+    """What `insert_mails` takes after the values of `insert_jobs`; nothing for what is no such job."""
+    if job.category is None and job.addressed is None:
+        return ()
+    return job.category, None if job.addressed is None else json_text(job.addressed)
 
 
 def settlement_values(settled: Settlement) -> tuple[Any, ...]:

@@ -10,9 +10,10 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
+import msgspec
 
 from notifier.errors import StoreUnavailableError
 
@@ -46,7 +47,7 @@ class Connection(aiosqlite.Connection):
         return result
 
 
-class _Entry(NamedTuple):
+class _Entry(msgspec.Struct, frozen=True):
     """An operation that waits for its transaction, and who waits for it."""
 
     operation: Any

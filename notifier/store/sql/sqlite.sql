@@ -22,12 +22,16 @@ INSERT INTO event (
     seq, id, type, data, tenant, idempotency_key, fingerprint, deliver_at, created_at
 ) VALUES
 
+-- name: new_job_columns
+seq, id, event_seq, channel, route, endpoint, destination, template, locale, lane, priority, status,
+attempts, max_attempts, next_attempt_at, claim, error_code, error_message, cause, created_at, updated_at
+
 -- name: insert_jobs
-INSERT INTO job (
-    seq, id, event_seq, channel, route, endpoint, destination, template, locale, lane, priority, status,
-    attempts, max_attempts, next_attempt_at, claim, error_code, error_message, cause, created_at, updated_at,
-    category, addressed
-) VALUES
+INSERT INTO job ({new_job_columns}) VALUES
+
+-- name: insert_mails
+-- Apart from `insert_jobs`: even NULLs cost something to bind, and webhooks would bind nothing else.
+INSERT INTO job ({new_job_columns}, category, addressed) VALUES
 
 -- name: known_keys
 SELECT json_group_array(json_array(idempotency_key, fingerprint, id))
