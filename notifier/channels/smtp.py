@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from aiosmtplib import SMTP, SMTPConnectError, SMTPException, SMTPResponse, SMTPResponseException
 from aiosmtplib.protocol import SMTPProtocol
@@ -275,8 +275,8 @@ class Session:
     def _drop(self) -> None:
         """Close at once: what is still to be sent must not be, once we have given it up."""
         transport = self._client.transport
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.abort()
+        if transport is not None:
+            cast("asyncio.WriteTransport", transport).abort()  # uvloop's are no subclasses of it
         self._client.close()
 
     def _expect(self, kind: int, phase: Phase, reply: Reply) -> None:

@@ -26,6 +26,8 @@ from notifier.channels.smtp import BLOCK, Envelope
 from notifier.config import Duration, ReplyRule
 from notifier.errors import Bounced, DeliveryError, Permanent, Transient, Unavailable, Unknown
 
+pytestmark = pytest.mark.both_loops
+
 LARGE = ENVELOPE._replace(content=b"Subject: Large\r\n\r\n" + (b"." + b"y" * 70 + b"\r\n") * 200_000)
 UTF8 = ENVELOPE._replace(recipient="zoë@xn--mller-kva.de")
 
