@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 from msgspec import Struct
-from msgspec.inspect import IntType
+from msgspec.inspect import IntType, Metadata, Type
 
 from notifier.faults import UNREADABLE, choices, faults_of
 from notifier.web.calls import JSON
@@ -134,7 +134,12 @@ def _value(name: str, text: str, wanted: type[Struct]) -> Any:
 def _numbers(wanted: type[Struct]) -> frozenset[str]:
     """Name the parameters that are whole numbers."""
     fields = msgspec.inspect.type_info(wanted).fields  # type: ignore[attr-defined]  # of a struct, always
-    return frozenset(field.encode_name for field in fields if isinstance(field.type, IntType))
+    return frozenset(field.encode_name for field in fields if isinstance(_bare(field.type), IntType))
+
+
+def _bare(kind: Type) -> Type:
+    """Take a type out of what only describes it."""
+    return kind.type if isinstance(kind, Metadata) else kind
 
 
 def _with_plus(value: str) -> str:

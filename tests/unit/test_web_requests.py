@@ -12,6 +12,7 @@ from notifier.model import REQUEUEABLE, JobState
 from notifier.store.base import JobFilter
 from notifier.web.admin import JobQuery, RequeueRequest
 from notifier.web.cursors import read_cursor, read_id_cursor, write_cursor, write_id_cursor
+from notifier.web.endpoints import EndpointQuery
 from notifier.web.problems import ProblemError
 from notifier.web.requests import read_query
 
@@ -46,6 +47,12 @@ def test_every_filter_is_understood() -> None:
 def test_an_empty_query_means_all() -> None:
     """Nothing given narrows nothing, and a page is 50 jobs."""
     assert (query("").filter(), query("").limit) == (JobFilter(), 50)
+
+
+def test_a_number_that_is_described_is_a_number() -> None:
+    """Words about a parameter, for the API's document, change nothing about what it takes."""
+    request = make_mocked_request("GET", "/v1/admin/endpoints?limit=7")
+    assert read_query(request, EndpointQuery).limit == 7
 
 
 def test_a_plus_left_unescaped_is_still_an_offset() -> None:
