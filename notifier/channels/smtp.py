@@ -128,7 +128,7 @@ class Session:
             use_tls=relay.tls == "implicit",
             start_tls=False,
             tls_context=tls,
-            local_hostname="localhost",  # or aiosmtplib asks the DNS; `_ehlo` says the real one
+            local_hostname="localhost",  # or aiosmtplib asks the DNS; `_ehlo_name` says the real one
         )
         try:
             async with asyncio.timeout(relay.connect_timeout):
