@@ -28,6 +28,7 @@ from notifier.dispatch import dispatcher
 from notifier.dispatch.lanes import Lane
 from notifier.endpoints.drafts import EndpointChanges, EndpointDraft
 from notifier.errors import (
+    EndpointDeletedError,
     IllegalTransitionError,
     NotFoundError,
     Permanent,
@@ -347,7 +348,8 @@ class Play:
             self.trouble,
             self.forget,
         ]
-        with suppress(NotFoundError, IllegalTransitionError, StoreUnavailableError):  # some are refused
+        refused = (NotFoundError, IllegalTransitionError, EndpointDeletedError, StoreUnavailableError)
+        with suppress(*refused):
             await self.chance.choice(deeds)()
 
     # Time ----------------------------------------------------------------------------------------
