@@ -1,7 +1,7 @@
 """What became of claimed jobs, into the SQLite store: one batch of settles inside its transaction."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from notifier.model import JobState
 from notifier.store import kept, rows
@@ -18,17 +18,18 @@ def settle_all(database: sqlite3.Connection, settlements: Sequence[Settlement]) 
     for index, each in enumerate(settlements):
         if unusual.get(index, 0) is not None:
             live.setdefault(each.job_id, index)
-    held = [settlements[index] for index in live.values()]
-    # Both before the state: what is finished has a destination if it is COMPLETED, and nothing kept.
-    _make_out(database, held)
-    _keep_and_forget(database, held, {settlements[index].job_id: seq for index, seq in unusual.items()})
-    database.execute(SQL["settle"], {"settlements": json_text([values[index] for index in live.values()])})
-    attempts = [rows.attempt_values(each, each.attempt) for each in held if each.attempt is not None]
+    held = {index: settlements[index] for index in live.values()}
+    # All before the state: what is finished has nothing kept, and a destination if it is COMPLETED.
+    _make_out(database, held.values())
+    _keep(database, held.values())
+    _forget(database, [seq for index, seq in unusual.items() if index in held and _ends(held[index])])
+    database.execute(SQL["settle"], {"settlements": json_text([values[index] for index in held])})
+    attempts = [rows.attempt_values(each, each.attempt) for each in held.values() if each.attempt is not None]
     insert_rows(database, "insert_attempts", attempts)
-    return [live.get(each.job_id) == index for index, each in enumerate(settlements)]
+    return [index in held for index in range(len(settlements))]
 
 
-def _make_out(database: sqlite3.Connection, held: Sequence[Settlement]) -> None:
+def _make_out(database: sqlite3.Connection, held: Iterable[Settlement]) -> None:
     for each in held:
         if each.destination is not None:
             made_out = {name: getattr(each, name) for name in ("destination", "lane", "locale")}
@@ -36,15 +37,17 @@ def _make_out(database: sqlite3.Connection, held: Sequence[Settlement]) -> None:
             database.execute(SQL["make_out"], made_out | {"id": each.job_id, "addressed": addressed})
 
 
-def _keep_and_forget(
-    database: sqlite3.Connection, held: Sequence[Settlement], seqs: Mapping[str, int | None]
-) -> None:
-    """Keep what jobs that are tried again have sent; forget what was kept of those that are finished."""
-    finished = []
+def _keep(database: sqlite3.Connection, held: Iterable[Settlement]) -> None:
     for each in held:
-        if each.status is not JobState.PENDING:
-            finished.append(seqs.get(each.job_id))
-        elif each.content is not None:
+        if each.content is not None and not _ends(each):
             kept.keep(database, each.job_id, each.content)
+
+
+def _forget(database: sqlite3.Connection, seqs: Sequence[int | None]) -> None:
     if seqs:
-        kept.forget(database, json_text([seq for seq in finished if seq is not None]))
+        kept.forget(database, json_text(seqs))
+
+
+def _ends(settled: Settlement) -> bool:
+    """Whether nothing comes after it, and so nothing is to be sent again."""
+    return settled.status is not JobState.PENDING

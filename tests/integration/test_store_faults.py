@@ -879,6 +879,26 @@ async def test_what_is_large_to_keep_is_not_all_one_transaction(store: SqliteSto
     assert store.commits - before >= 2
 
 
+async def test_settles_of_one_kept_job_are_written_at_the_first_go(store: SqliteStore) -> None:
+    """One that holds, one under the same claim, and one that is too late: told apart within their batch."""
+    await store.add([submission(2, lane="lost")])
+    asked: dict[str, Any] = {"priority": Priority.NORMAL, "lanes": ["lost"], "limit": 2, "per_lane": 2}
+    first = (await store.claim(**asked, now=NOW, until=UNTIL)).claims
+    for each in first:
+        await store.settle(lost(each))
+    second = (await store.claim(**asked, now=UNTIL, until=UNTIL + 60)).claims
+    before = store.commits
+    outcomes = [
+        [settlement(each, JobState.COMPLETED), lost(each), settlement(each, JobState.FAILED, fence=1)]
+        for each in second
+    ]
+    outcomes[1][:2] = outcomes[1][1::-1]
+    answers = await asyncio.gather(*(store.settle(each) for of_job in outcomes for each in of_job))
+    assert answers == [True, False, False] * 2
+    assert store.commits - before == 1
+    assert [await store.kept_content(each.job.id) for each in second] == [None, b"the mail"]
+
+
 async def test_a_mail_that_can_not_be_kept_leaves_its_job_claimed(store: SqliteStore, path: Path) -> None:
     """There is no room for it: the settle fails as a whole, and holds once there is room."""
     await store.add([submission(lane="lost")])
