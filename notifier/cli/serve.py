@@ -109,6 +109,8 @@ async def _dev(config: "Config", directory: Path, port: int | None, *, open_brow
     import shutil
     import time
 
+    import msgspec
+
     from notifier import server
     from notifier.dashboard.views import PREFIX, build_dashboard
     from notifier.dev import Catcher, caught
@@ -122,10 +124,14 @@ async def _dev(config: "Config", directory: Path, port: int | None, *, open_brow
     try:
         config = caught(config, catcher, directory, port)
         sockets = server.bind(config.server.host, config.server.port)
-        notifier = Notifier(config, Overrides(channels=catcher.channels))
+        url = address(config.server.host, sockets[0].getsockname()[1])
+        # So that links in caught mails lead back here, and not to the server that is configured.
+        here = msgspec.structs.replace(config.server, public_url=url)
+        notifier = Notifier(
+            msgspec.structs.replace(config, server=here), Overrides(channels=catcher.channels)
+        )
         app = build_app(notifier)
         app.add_subapp(PREFIX, build_dashboard(catcher.inbox))
-        url = address(config.server.host, sockets[0].getsockname()[1])
 
         def greet() -> None:
             _say(_banner(url, catcher))
