@@ -81,7 +81,7 @@ class EndpointDeletedError(NotifierError):
     """The job's endpoint is gone: there is nothing to deliver it to."""
 
     def __init__(self, job_id: str, endpoint_id: str) -> None:
-        super().__init__(f"endpoint {endpoint_id} of job {job_id} was deleted: it can't be delivered any more")
+        super().__init__(f"endpoint {endpoint_id} of job {job_id} was deleted: it goes nowhere any more")
         self.job_id = job_id
         self.endpoint_id = endpoint_id
 

@@ -105,7 +105,7 @@ async def _all(
 
 
 def _configuration(path: Path, config: "Config") -> Finding:
-    return Finding("configuration", str(path), note=f"{len(config.routes)} routes")
+    return Finding("configuration", str(path), note=counted(len(config.routes), "route"))
 
 
 async def _templates(notifier: "Notifier") -> list[Finding]:

@@ -308,13 +308,8 @@ def _address_of(_context: click.Context, _option: click.Parameter, text: str | N
     return url
 
 
-def server_options(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Add `--url`, `--key` and `--config`, which reach the function together as `server`."""
-    return _options(function, "--url")
-
-
 def named_server_options(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Add `--server`, also known as `--url`, `--key` and `--config`, as `server_options` does."""
+    """Add `--server` (or `--url`), `--key` and `--config`, which reach the function together as `server`."""
     return _options(function, "--server", "--url")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from notifier.cli.client import Server, server_options
+from notifier.cli.client import Server, named_server_options
 from notifier.cli.parts import print_part
 from notifier.cli.program import Failure, json_option, print_json, printable, read_config, usage_error
 from notifier.cli.send import event_text, json_object, read_file
@@ -41,10 +41,8 @@ if TYPE_CHECKING:
     help="Template: send it there now by the configured relays, past the queue.",
 )
 @click.option("--file", "file", metavar="FILE|-", help="Event: a whole one as JSON (- is stdin).")
-@click.option(
-    "--server", "ask", is_flag=True, help="Event: ask the running server, which knows the endpoints."
-)
-@server_options
+@click.option("--live", is_flag=True, help="Event: ask the running server, which knows the endpoints.")
+@named_server_options
 @json_option
 def preview(
     *,
@@ -54,7 +52,7 @@ def preview(
     data: str | None,
     tenant: str | None,
     file: str | None,
-    ask: bool,
+    live: bool,
     server: Server,
     as_json: bool,
     **of_template: Any,
@@ -66,15 +64,15 @@ def preview(
     and variable, exit code 1.
 
     An event is matched against the configuration, which needs no server, and knows its routes alone.
-    Endpoints are kept by a running server: with --server (or --url) it is that server that tells, of routes
-    and endpoints.
+    Endpoints are kept by a running server: with --live (or --server) it is that server that tells, of
+    routes and endpoints.
     """
     if (name is None) == (file is None):
         raise usage_error("give either a TEMPLATE, a TYPE or --file")
     given = None if data is None else _data(data)
-    asked = ask or server.url is not None
+    asked = live or server.url is not None
     if as_template and (as_event or asked or file):
-        raise usage_error("--template goes with none of --event, --file, --server and --url")
+        raise usage_error("--template goes with none of --event, --file, --live and --server")
     if name is not None and not (as_event or asked):
         config = read_config(server.config_path)
         if as_template or _has_template(config, name):
@@ -122,7 +120,7 @@ def _show_event(server: Server, body: bytes, *, asked: bool, as_json: bool) -> N
         return
     _tell(shown)
     if not asked:
-        click.echo("\nroutes alone; --server asks the running server, for its endpoints too", err=True)
+        click.echo("\nroutes alone; --live asks the running server, for its endpoints too", err=True)
 
 
 def _previewed(server: Server, body: bytes) -> dict[str, Any]:

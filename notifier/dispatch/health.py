@@ -60,7 +60,8 @@ class LaneHealth:
         if known is not None and known.stop is not None:
             return Verdict(known.stop.until)  # those in flight when it was stopped don't lengthen it
         faults = self._queue.fault(lane)
-        pause, reason = pause_after(faults), printable(answer.message)
+        asked = min(answer.retry_after or 0.0, self._cap)
+        pause, reason = max(pause_after(faults), asked), printable(answer.message)
         until = self._clock() + pause
         if faults == 1:
             _log.warning("lane paused", lane=lane, seconds=pause, code=answer.code, why=mask(reason))

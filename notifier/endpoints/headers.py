@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from notifier.errors import Fault
-from notifier.ingest import escaped
+from notifier.faults import escaped
 
 HIDDEN = "(hidden)"
 """Stands where a sensitive value is not shown; handed in, it keeps the value there is."""

@@ -1,4 +1,4 @@
-"""`notifier endpoints` and `preview --server` as a user runs them: real processes, on a terminal and off."""
+"""`notifier endpoints` and `preview --live` as a user runs them: real processes, on a terminal and off."""
 
 import asyncio
 import json
@@ -25,16 +25,12 @@ class Console:
         self.folder = folder
         self.url = url
 
-    def _there(self, args: tuple[str, ...]) -> tuple[str, str]:
-        """How a command is told of the server; `--server` is a flag of preview's."""
-        return ("--url" if args[0] == "preview" else "--server"), self.url
-
     async def run(self, *args: str, stdin: bytes = b"") -> tuple[int, str, str]:
         """Run a command to its end: its exit code, stdout and stderr."""
         process = await asyncio.create_subprocess_exec(
             COMMAND,
             *args,
-            *self._there(args),
+            *("--server", self.url),
             cwd=self.folder,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -56,7 +52,7 @@ class Console:
         process = await asyncio.create_subprocess_exec(
             COMMAND,
             *args,
-            *self._there(args),
+            *("--server", self.url),
             cwd=self.folder,
             stdin=theirs,
             stdout=theirs,

@@ -62,7 +62,7 @@ def test_the_version_is_told() -> None:
         (("preview",), "give either a TEMPLATE, a TYPE or --file"),
         (("preview", "welcome", "--file", "f"), "give either a TEMPLATE, a TYPE or --file"),
         (("preview", "welcome", "--template", "--event"), "--template goes with none of --event"),
-        (("preview", "welcome", "--template", "--server"), "--template goes with none of --event"),
+        (("preview", "welcome", "--template", "--live"), "--template goes with none of --event"),
         (("preview", "no.template", "--eml", "f"), "--eml goes with a template, which 'no.template' is not"),
         (("preview", "welcome", "--event", "--no-open"), "--open goes with a template"),
         (("preview", "welcome", "--data", "/nowhere"), "'/nowhere' is neither a JSON object nor a file"),
@@ -154,9 +154,9 @@ def test_a_server_that_is_away_is_named_with_what_to_do() -> None:
     )
 
 
-@pytest.mark.parametrize("how", [("--server",), ("--url", "http://127.0.0.1:1")])
+@pytest.mark.parametrize("how", [("--live",), ("--server", "http://127.0.0.1:1")])
 def test_a_preview_asks_the_server_where_it_is_told_to(tmp_path: Path, how: tuple[str, ...]) -> None:
-    """With --server the configured one, with --url that one; without either, none."""
+    """With --live the configured one, with --server that one; without either, none."""
     config = tmp_path / "config.toml"
     config.write_text("[server]\nport = 1\n")
     result = run("preview", "a", "--config", str(config), *how)
@@ -165,7 +165,7 @@ def test_a_preview_asks_the_server_where_it_is_told_to(tmp_path: Path, how: tupl
     result = run("preview", "a", "--config", str(config))
     assert result.exit_code == 0
     assert "Nothing would be sent." in result.stdout
-    assert "--server" in result.stderr
+    assert "--live" in result.stderr
 
 
 def test_what_a_terminal_would_obey_is_written_out() -> None:

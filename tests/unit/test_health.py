@@ -114,6 +114,13 @@ async def test_those_in_flight_when_a_provider_failed_are_one_fault(ward: Ward) 
     assert ward.health.note("erp", down).until == NOW + 2
 
 
+async def test_a_provider_that_says_how_long_is_taken_at_its_word(ward: Ward) -> None:
+    """Up to the cap: a relay that throttles knows when it takes more."""
+    assert ward.health.note("erp", Unavailable("slow down", retry_after=42)).until == NOW + 42
+    ward.resume()
+    assert ward.health.note("erp", Unavailable("slow down", retry_after=1e9)).until == NOW + 600
+
+
 async def test_a_success_under_way_closes_an_open_breaker(ward: Ward) -> None:
     """The lane goes on at once."""
     assert [*failures(ward, 3)][-1]
