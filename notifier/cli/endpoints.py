@@ -113,8 +113,11 @@ def show(endpoint: str, server: Server, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    live = found.pop("secrets")
+    live, waits = found.pop("secrets"), found.pop("waiting_for")
     _print_endpoint(found)
+    if waits is not None:
+        until = f", until {waits['until']}" if waits["until"] else ""
+        click.echo(printable(f"\nwaiting for {waits['reason']}{until}: {waits['detail']}"))
     _print_secrets(live)
 
 

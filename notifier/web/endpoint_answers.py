@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from notifier.endpoints import public_key, shown_headers
 from notifier.endpoints.rotation import live_secrets
 from notifier.endpoints.trial import Trial, TrialRequest, TrialResponse
+from notifier.explain import Trouble
 from notifier.model import Endpoint, EndpointSecret, EndpointState, rfc3339
 from notifier.web.answers import ErrorAnswer, Time, TimingsAnswer, error_answer, maybe_time, timings_answer
 
@@ -66,14 +67,25 @@ class SecretState(Struct, frozen=True):
     expires_at: Annotated[Time | None, Meta(description="when it signs no longer; null: the newest one")]
 
 
+class TroubleAnswer(Struct, frozen=True):
+    """What holds up everything that waits for an endpoint: a stable word, a sentence, until when if known."""
+
+    reason: str
+    detail: str
+    until: Time | None
+
+
 class EndpointDetail(EndpointAnswer, frozen=True):
-    """An endpoint, how many of its jobs wait, and the secrets that sign for it, the newest first."""
+    """An endpoint, how many of its jobs wait and for what, and the secrets that sign for it, newest first."""
 
     failing_since: Annotated[
         Time | None,
         Meta(description="when the first attempt failed of those that nothing came through since"),
     ]
     pending: Annotated[int, Meta(description="how many of its jobs wait")]
+    waiting_for: Annotated[
+        TroubleAnswer | None, Meta(description="what holds all of them up just now; null: nothing does")
+    ]
     secrets: list[SecretState]
 
 
@@ -128,11 +140,21 @@ def endpoint_created(endpoint: Endpoint, secret: str) -> EndpointCreated:
     return EndpointCreated(**_fields(endpoint), secret=secret)
 
 
-def endpoint_detail(endpoint: Endpoint, pending: int, now: float) -> EndpointDetail:
+def endpoint_detail(endpoint: Endpoint, pending: int, trouble: Trouble | None, now: float) -> EndpointDetail:
     """Answer an endpoint with what is asked of the store: `pending`, how many of its jobs wait."""
     since = maybe_time(endpoint.failing_since)
-    secrets = _live(endpoint, now)
-    return EndpointDetail(**_fields(endpoint), failing_since=since, pending=pending, secrets=secrets)
+    waits = None if trouble is None else _trouble(trouble)
+    return EndpointDetail(
+        **_fields(endpoint),
+        failing_since=since,
+        pending=pending,
+        waiting_for=waits,
+        secrets=_live(endpoint, now),
+    )
+
+
+def _trouble(trouble: Trouble) -> TroubleAnswer:
+    return TroubleAnswer(trouble.reason, trouble.detail, maybe_time(trouble.until))
 
 
 def endpoint_rotated(endpoint: Endpoint, secret: str, now: float) -> EndpointRotated:

@@ -146,7 +146,8 @@ class EndpointCalls:
         """Answer an endpoint, what waits for it, and the life of its secrets."""
         endpoint = self._found(request)
         pending = await self.notifier.store.count(JobFilter(endpoint=endpoint.id, status=JobState.PENDING))
-        return answers.respond(endpoint_answers.endpoint_detail(endpoint, pending, self.notifier.clock()))
+        trouble, now = self.notifier.trouble(endpoint), self.notifier.clock()
+        return answers.respond(endpoint_answers.endpoint_detail(endpoint, pending, trouble, now))
 
     async def change(self, request: web.Request) -> web.Response:
         """Change what is given; null clears."""

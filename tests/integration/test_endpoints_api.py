@@ -141,6 +141,33 @@ async def test_an_endpoint_that_cannot_be_is_refused(api: Api, body: dict[str, A
     assert (await api.call("GET", PATH))[1] == {"endpoints": [], "next_cursor": None}
 
 
+async def test_an_endpoint_says_what_holds_up_what_waits_for_it(api: Api) -> None:
+    """The screen that one looks at first: paused by whom; and nothing while all is well."""
+    made = await created(api)
+    _, told = await api.call("GET", f"{PATH}/{made['id']}")
+    assert told["waiting_for"] is None
+    await api.call("POST", f"{PATH}/{made['id']}/pause", json={"reason": "moving house"})
+    _, told = await api.call("GET", f"{PATH}/{made['id']}")
+    assert told["waiting_for"]["reason"] == "endpoint_paused"
+    assert "moving house" in told["waiting_for"]["detail"]
+
+
+async def test_a_job_of_a_deleted_endpoint_is_not_requeued(api: Api) -> None:
+    """There is nothing to deliver it to: 409, and `why` says so."""
+    made = await created(api)
+    await api.call("POST", f"{PATH}/{made['id']}/pause")
+    _, event = await api.call(
+        "POST", "/v1/events", json=INVOICE
+    )
+    job_id = event["jobs"][0]["id"]
+    await api.call("DELETE", f"{PATH}/{made['id']}")
+    status, problem = await api.call("POST", f"/v1/admin/jobs/{job_id}/requeue")
+    assert status == 409
+    assert "was deleted" in problem["detail"]
+    _, why = await api.call("GET", f"/v1/admin/jobs/{job_id}/why")
+    assert why["reason"] == "endpoint_deleted"
+
+
 async def test_endpoints_are_listed_in_pages(api: Api) -> None:
     """Newest first, every one once, whatever comes and goes meanwhile; the last page leads nowhere."""
     ids = [(await created(api))["id"] for _ in range(5)]
