@@ -3,7 +3,15 @@
 import asyncio
 from typing import Any
 
-from notifier.channels import DEFAULT_TIMEOUT, Attachment, ChannelContext, Message, Receipt, channel
+from notifier.channels import (
+    DEFAULT_TIMEOUT,
+    Attachment,
+    ChannelContext,
+    Content,
+    Message,
+    Receipt,
+    channel,
+)
 from notifier.channels.address import Address, read_address
 from notifier.channels.dkim import Signer
 from notifier.channels.mime import Letter, compose
@@ -88,10 +96,11 @@ class EmailChannel:
         await self._relays.close()
 
     async def _built(self, message: Message) -> bytes:
-        letter = self._letter(message)
-        if _size(letter) < LARGE:
-            return self._mail(letter)
-        return await asyncio.to_thread(self._mail, letter)
+        def build() -> bytes:
+            return self._mail(self._letter(message))
+
+        # Styles and the text from the HTML take as long as all else: they are made there too.
+        return build() if _size(message.content) < LARGE else await asyncio.to_thread(build)
 
     def _mail(self, letter: Letter) -> bytes:
         mail = compose(letter)
@@ -180,10 +189,10 @@ def _present(body: str | None) -> str | None:
     return body if body is not None and body.strip() else None
 
 
-def _size(letter: Letter) -> int:
+def _size(made_of: Content | Letter) -> int:
     """About how many bytes there are to build a mail of; never more than it comes to."""
-    attached = sum(len(attachment.content) for attachment in letter.attachments)
-    return attached + len(letter.html or "") + len(letter.text or "")
+    attached = sum(len(attachment.content) for attachment in made_of.attachments)
+    return attached + len(made_of.html or "") + len(made_of.text or "")
 
 
 def _too_large(size: int, most: int) -> Permanent:

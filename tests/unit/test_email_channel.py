@@ -18,6 +18,7 @@ from support.smtp_server import DROP, SmtpServer, closed_port
 from notifier.channels import Attachment, Channel, ChannelContext, Content, Message, Receipt, email
 from notifier.channels.email import EmailChannel
 from notifier.channels.mime import Letter, compose
+from notifier.channels.plaintext import text_from_html
 from notifier.config import Channels, Config, DkimSection, Duration, EmailSection, Relay, Size
 from notifier.errors import ConfigError, Permanent, Unavailable, Unknown
 from notifier.model import Addressed
@@ -240,6 +241,23 @@ async def test_a_large_mail_does_not_hold_up_the_others(monkeypatch: pytest.Monk
         await sending.close()
     assert [thread is threading.main_thread() for thread in threads] == [False, True]
     assert server.mails[0].content == channel().preview(large)["raw"].encode()
+
+
+async def test_a_long_page_is_read_beside_the_others_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of a megabyte of HTML takes a fifth of a second, in which no other mail would go."""
+    threads = []
+
+    def spied(html: str) -> str:
+        threads.append(threading.current_thread())
+        return text_from_html(html)
+
+    monkeypatch.setattr(email, "text_from_html", spied)
+    async with SmtpServer() as server:
+        sending = channel(relay_to(server))
+        for times in (1, 20_000):
+            await sending.deliver(message(Content(subject="Long", html="<p>a word</p>" * times)))
+        await sending.close()
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
 def test_unsubscribing_takes_one_click() -> None:
