@@ -8,7 +8,7 @@ import msgspec
 
 from notifier.channels import Channel, Content, Message, Receipt
 from notifier.config import Config
-from notifier.errors import Permanent, Transient, Withdrawn
+from notifier.errors import Permanent, StoreError, Transient, Unavailable, Withdrawn
 from notifier.model import Claim, Endpoint, Job
 from notifier.rendering import Renderer
 from notifier.routing import Router
@@ -84,7 +84,7 @@ class Deliverer:
         return endpoint
 
     async def _message(self, job: Job, claim: Claim, channel: Channel) -> Message:
-        kept = await self._store.kept_content(job.id) if job.kept else None
+        kept = await self._kept(job) if job.kept else None
         unsubscribe_url = self._unsubscribing.url(job)
         return Message(
             job=job,
@@ -95,6 +95,14 @@ class Deliverer:
             unsubscribe_url=unsubscribe_url,
             endpoint=self._endpoint_of(job),
         )
+
+    async def _kept(self, job: Job) -> bytes | None:
+        """What was sent of a job before. Raises Unavailable (`store_unavailable`) where it can't be read."""
+        try:
+            return await self._store.kept_content(job.id)
+        except StoreError as error:
+            problem = f"what was sent before can't be read: {error}"
+            raise Unavailable(problem, code="store_unavailable") from error
 
     def _content(self, job: Job, claim: Claim, channel: Channel, unsubscribe_url: str | None) -> Content:
         if job.template is None:

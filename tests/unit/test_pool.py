@@ -21,7 +21,15 @@ from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, RETRY_AFTER, Stop
 from notifier.dispatch.limits import UNLIMITED, Limits
 from notifier.dispatch.pool import WorkerPool
 from notifier.dispatch.queue import FairQueue
-from notifier.errors import Bounced, DeliveryError, Permanent, Transient, Unavailable, Unknown
+from notifier.errors import (
+    Bounced,
+    DeliveryError,
+    Permanent,
+    StoreUnavailableError,
+    Transient,
+    Unavailable,
+    Unknown,
+)
 from notifier.metrics import Metrics
 from notifier.model import (
     Attempt,
@@ -759,6 +767,29 @@ async def test_what_may_have_arrived_is_sent_again_as_it_was(shop: Shop) -> None
     assert shop.delivered[-1].kept == b"the mail"
     assert (await shop.store.job(waits.id)).status is COMPLETED
     assert await shop.store.kept_content(waits.id) is None
+
+
+async def test_what_was_sent_before_and_can_not_be_read_costs_no_attempt(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is at fault, and not the mail: nothing is made anew in its place."""
+
+    async def away(_job_id: str) -> None:
+        raise StoreUnavailableError("no disk")
+
+    monkeypatch.setattr(shop.store, "kept_content", away, raising=False)
+    shop.raises(unknown())
+    waits, _ = await shop.attempted(**mail())
+    (fence,) = (await shop.store.claim_these([waits.id], now=NOW + 60, until=NOW + 999)).values()
+    claimed = msgspec.structs.replace(await shop.store.job(waits.id), claim=fence)
+    settled = shop.store.calls["settle"]
+    shop.queue.put(Claim(claimed, event_record()))
+    await shop.store.called("settle", settled + 1)
+    still = await shop.store.job(waits.id)
+    assert (still.status, still.attempts, still.kept) == (PENDING, 1, True)
+    assert still.error is not None
+    assert still.error.code == "store_unavailable"
+    assert len(shop.delivered) == 1
 
 
 async def test_a_route_may_have_it_that_nothing_is_sent_twice(shop: Shop) -> None:
