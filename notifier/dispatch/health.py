@@ -13,7 +13,7 @@ from notifier.channels import Receipt
 from notifier.config import Config
 from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, RETRY_AFTER, Stop
 from notifier.dispatch.queue import FairQueue
-from notifier.errors import DeliveryError, Transient, Unavailable
+from notifier.errors import DeliveryError, Transient, Unavailable, Withdrawn
 from notifier.model import Claim
 from notifier.retry import mask, pause_after, printable
 
@@ -46,6 +46,8 @@ class LaneHealth:
         if isinstance(answer, Receipt):
             self._queue.succeeded(lane)
             return WELL
+        if isinstance(answer, Withdrawn):
+            return WELL  # nobody was asked: it tells nothing of the provider, nor of the receiver
         if isinstance(answer, Unavailable):
             return self._pause(lane, answer)
         self._queue.provider_answered(lane)

@@ -10,7 +10,7 @@ from notifier.config import BreakerSection, Config, Duration, Retry
 from notifier.dispatch.health import WELL, LaneHealth
 from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, RETRY_AFTER
 from notifier.dispatch.queue import FairQueue
-from notifier.errors import Permanent, Transient, Unavailable
+from notifier.errors import Permanent, Transient, Unavailable, Withdrawn
 from notifier.model import Claim
 
 TROUBLE = Transient("erp answered 500", code="http_500", lane_fault=True)
@@ -119,6 +119,15 @@ async def test_a_provider_that_says_how_long_is_taken_at_its_word(ward: Ward) ->
     assert ward.health.note("erp", Unavailable("slow down", retry_after=42)).until == NOW + 42
     ward.resume()
     assert ward.health.note("erp", Unavailable("slow down", retry_after=1e9)).until == NOW + 600
+
+
+async def test_what_nobody_was_asked_about_tells_nothing_of_a_provider(ward: Ward) -> None:
+    """A recipient who is left alone between two faults makes the pause after the second no shorter."""
+    down = Unavailable("the relay is down")
+    ward.health.note("erp", down)
+    ward.resume()
+    assert ward.health.note("erp", Withdrawn("they unsubscribed", code="suppressed")) == WELL
+    assert ward.health.note("erp", down).until == NOW + 2
 
 
 async def test_a_success_under_way_closes_an_open_breaker(ward: Ward) -> None:
