@@ -9,6 +9,7 @@ from notifier.channels import Receipt
 from notifier.channels.address import read_address
 from notifier.errors import Bounced, DeliveryError, Permanent, StoreError, Unavailable, Withdrawn
 from notifier.model import Job, Suppression, SuppressionReason
+from notifier.retry import printable
 from notifier.routing import MAIL, MAX_DESTINATION, key_of
 from notifier.store.base import Store, SuppressionPage
 from notifier.unsubscribing import Unsubscription
@@ -67,7 +68,7 @@ class Suppressions:
             channel=job.channel,
             recipient=recipient,
             reason=SuppressionReason.BOUNCED,
-            detail=(bounce.response or bounce.message)[:_MAX_DETAIL],
+            detail=printable(str(bounce.response or bounce.message), _MAX_DETAIL),
             job_id=job.id,
             created_at=self._clock(),
         )

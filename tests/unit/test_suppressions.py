@@ -149,6 +149,14 @@ async def test_the_first_bounce_suppresses_where_one_does(desk: Desk) -> None:
     assert await desk.reason(mail(category="receipts")) is not None
 
 
+@pytest.mark.parametrize("said", ["no\0 \udc80", 550])
+async def test_whatever_is_said_of_a_bounce_suppresses(desk: Desk, said: Any) -> None:
+    """A plugin hands in what no store takes: it bounced all the same."""
+    await desk.of_one.note(mail(), Bounced("gone", response=said))
+    (kept,) = await desk.all()
+    assert kept.detail in {"no\ufffd ?", "550"}
+
+
 async def test_bounces_in_a_row_count_and_a_delivery_ends_the_row(desk: Desk) -> None:
     """A full mailbox that is emptied again starts from nothing."""
     for answer in (bounce(), bounce(), Receipt(), bounce(), bounce()):
