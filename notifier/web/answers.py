@@ -93,6 +93,7 @@ class AttemptAnswer(Struct, frozen=True):
     error: ErrorAnswer | None
     response: str | None
     timings: TimingsAnswer | None
+    via: Annotated[str | None, Meta(description="what it went by: the mail relay's `host:port`")]
 
 
 class EventAnswer(Struct, frozen=True):
@@ -236,6 +237,7 @@ def attempt_answer(number: int, attempt: Attempt) -> AttemptAnswer:
         error=error_answer(attempt.error),
         response=attempt.response,
         timings=timings_answer(attempt.timings),
+        via=attempt.via,
     )
 
 

@@ -102,6 +102,7 @@ async def test_the_installed_program_delivers_to_a_mailbox(tmp_path: Path, postf
         (raw,) = await postfix.delivered("ada")
     (attempt,) = told["attempts"]
     assert (attempt["outcome"], attempt["status_code"]) == ("delivered", 250)
+    assert attempt["via"] == f"localhost:{postfix.port}"
     assert "queued as" in attempt["response"]
     arrived = read(raw)
     assert arrived["Return-Path"] == "<no-reply@example.com>"
