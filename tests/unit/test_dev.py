@@ -47,6 +47,13 @@ def test_nothing_configured_is_reached() -> None:
     assert changed.routes == config.routes
 
 
+def test_no_dkim_key_is_needed() -> None:
+    """It lies where mails are really sent from; whoever tries a template has none."""
+    text = '[channels.email.dkim]\nselector = "s1"\nkey_file = "${DKIM_KEY_FILE}"\n'
+    config = parse_config(text, stand_ins(text, {}))
+    assert caught(config, Catcher(Inbox(), lambda: 0.0), Path("/d"), None).channels.email.dkim is None
+
+
 def test_the_configured_port_is_kept_unless_another_is_given() -> None:
     """A newcomer finds the server where the file says."""
     config = parse_config("[server]\nport = 9000\n")
