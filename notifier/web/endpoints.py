@@ -240,25 +240,15 @@ def _seconds(duration: str, pointer: str) -> float:
 def calls(notifier: "Notifier") -> list[Call]:
     """Return the calls of this part of the API."""
     endpoints = EndpointCalls(notifier)
-    return [*_keeping(endpoints), *_holding(endpoints), *_proving(endpoints)]
+    return [*_reading(endpoints), *_keeping(endpoints), *_holding(endpoints), *_proving(endpoints)]
 
 
 def _call(**said: Any) -> Call:
     return Call(scope=Scope.ADMIN, **said)
 
 
-def _keeping(endpoints: EndpointCalls) -> list[Call]:
+def _reading(endpoints: EndpointCalls) -> list[Call]:
     return [
-        _call(
-            method="POST",
-            path=_PATH,
-            name="createEndpoint",
-            summary="Keep a webhook subscription; its secret is told this once",
-            handler=endpoints.create,
-            body={JSON: EndpointDraft},
-            answers={201: Answer("The endpoint, with its secret.", endpoint_answers.EndpointCreated)},
-            problems=(413, 415, 422, 503),
-        ),
         _call(
             method="GET",
             path=_PATH,
@@ -277,6 +267,21 @@ def _keeping(endpoints: EndpointCalls) -> list[Call]:
             handler=endpoints.show,
             answers={200: Answer("The endpoint.", endpoint_answers.EndpointDetail)},
             problems=(404, 503),
+        ),
+    ]
+
+
+def _keeping(endpoints: EndpointCalls) -> list[Call]:
+    return [
+        _call(
+            method="POST",
+            path=_PATH,
+            name="createEndpoint",
+            summary="Keep a webhook subscription; its secret is told this once",
+            handler=endpoints.create,
+            body={JSON: EndpointDraft},
+            answers={201: Answer("The endpoint, with its secret.", endpoint_answers.EndpointCreated)},
+            problems=(413, 415, 422, 503),
         ),
         _call(
             method="PATCH",
