@@ -151,7 +151,8 @@ class Session:
 
         Raises Bounced, Permanent or Transient for what the relay says of the recipient or the mail,
         RelayFault for what it says of the sender, of itself or of too much mail, Broken where the connection
-        ended before anything was accepted, and Unknown where it ended after the final dot.
+        ended before anything was accepted, and Unknown where it ended after the final dot, or we gave it up
+        there: a cancellation is told so.
         """
         options = self._options(envelope)
         if self._in_transaction:
@@ -250,7 +251,8 @@ class Session:
         try:
             async with asyncio.timeout(self._relay.dot_timeout):
                 return _reply(*await (answer or protocol.read_response()))
-        except (SMTPException, OSError) as error:
+        except (SMTPException, OSError, asyncio.CancelledError) as error:
+            # Whoever gives it up must hear that it may have arrived; that they are to end, their task knows.
             self._drop()
             via, said = where(self._relay), _said(error, self._relay.dot_timeout)
             raise Unknown(f"{via}: no answer to the message: {said}", code="smtp_unknown", via=via) from error
@@ -401,7 +403,9 @@ def _reply_in(error: Exception) -> Reply | None:
     return None
 
 
-def _said(error: Exception, seconds: float) -> str:
+def _said(error: Exception | asyncio.CancelledError, seconds: float) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return "it was not waited for any longer"
     if isinstance(error, TimeoutError):
         return f"timed out after {seconds:g} s"
     if reply := _reply_in(error):

@@ -116,7 +116,8 @@ class WorkerPool:
     # One worker ----------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        while (claim := await self._queue.get()) is not None:
+        # A channel may tell of a cancellation what it means for its job: that is written down first.
+        while not _is_to_end() and (claim := await self._queue.get()) is not None:
             moved = None
             try:
                 moved = await self._handle(claim)

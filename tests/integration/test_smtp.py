@@ -241,13 +241,13 @@ async def test_a_connection_that_can_not_be_reset_is_replaced(step: Any) -> None
 
 @pytest.mark.parametrize("phase", ["connect", "ehlo", "mail", "rcpt", "data", "dot"])
 async def test_a_cancelled_command_closes_its_connection(phase: str) -> None:
-    """A connection with a command under way is closed, or its answer would be taken for the next one's."""
+    """Its answer would be taken for the next one's. After the dot it is told that the mail may be there."""
     async with SmtpServer() as server, relays_to(relay_to(server)) as relays:
         server.script(phase, HANG)
         sending = asyncio.create_task(relays.send(ENVELOPE))
         await server.until(_reached(server, phase))
         sending.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(Unknown if phase == "dot" else asyncio.CancelledError):
             await sending
         await server.until(lambda: server.open_connections == 0)
         await relays.send(ENVELOPE)

@@ -1000,6 +1000,45 @@ async def test_an_outcome_being_written_when_time_is_up_counts(shop: Shop) -> No
     assert (await shop.store.job(claim.job.id)).status is COMPLETED
 
 
+@pytest.mark.parametrize(("route", "status"), [(None, PENDING), ("once", FAILED)])
+async def test_what_may_have_arrived_when_time_is_up_is_told_as_such(
+    shop: Shop, route: str | None, status: JobState
+) -> None:
+    """A restart while a relay takes its time sends the mail as it was, or not again, as the route says."""
+    begun = given_up_late(shop)
+    claim = await shop.put(**mail(route=route))
+    await begun.wait()
+    await shop.pool.drain(0)
+    assert (await shop.store.job(claim.job.id)).status is status
+    assert await shop.store.kept_content(claim.job.id) == (None if route else b"the mail")
+
+
+async def test_a_worker_whose_channel_tells_of_its_end_ends_all_the_same(shop: Shop) -> None:
+    """A program that ends without a drain cancels all tasks, and waits for them."""
+    begun = given_up_late(shop)
+    await shop.put(**mail())
+    await begun.wait()
+    for worker in shop.pool._workers:
+        worker.cancel()
+    await asyncio.wait_for(asyncio.wait(shop.pool._workers), 5)
+    await shop.pool.drain(0)
+
+
+def given_up_late(shop: Shop) -> asyncio.Event:
+    """Have deliveries never end, and tell when given up that the mail may be there; set once one began."""
+    begun = asyncio.Event()
+
+    async def deliver(_message: Message) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            raise unknown() from error
+
+    shop.deliver = deliver
+    return begun
+
+
 async def test_a_drain_ends_though_the_store_is_gone(shop: Shop) -> None:
     """What can't be given back comes again at the next start; the process ends all the same."""
     shop.queue.stop("a", Stop(PAUSED, "down", NOW + 3600), 3600)
