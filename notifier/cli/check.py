@@ -94,7 +94,7 @@ async def _all(
         notifier = Notifier(config)
     except ConfigError as error:
         return [Finding("configuration", error.key, error.problem)], []
-    checks: list[Check] = [_templates, _store] if offline else [_templates, _store, _relays]
+    checks: list[Check] = [_templates, _mail, _store, *(() if offline else (_relays,))]
     findings = [_configuration(server.config_path, config)]
     for each in checks:
         findings += await each(notifier)
@@ -141,6 +141,24 @@ def _bad_destinations(notifier: "Notifier") -> Iterator[Finding]:
                 notifier.channels[route.channel].lane(destination)
             except Permanent as error:
                 yield Finding("routes", f"routes[{index}].{key}", error.message)
+
+
+async def _mail(notifier: "Notifier") -> list[Finding]:
+    """Find the mails that could never go out, and those that nobody could unsubscribe from."""
+    config = notifier.config
+    mails = [(index, route) for index, route in enumerate(config.routes) if route.channel == "email"]
+    found = []
+    if mails and not config.channels.email.relays:
+        problem = f"is missing: there is no relay to send the mail of {counted(len(mails), 'route')} by"
+        found.append(Finding("relays", "channels.email.relays", problem))
+    if config.server.public_url is None:
+        problem = "nobody can unsubscribe from it: server.public_url is not set"
+        found += [
+            Finding("routes", f"routes[{index}].category", problem)
+            for index, route in mails
+            if route.category
+        ]
+    return found
 
 
 async def _store(notifier: "Notifier") -> list[Finding]:

@@ -103,7 +103,7 @@ def show(job: str, server: Server, as_json: bool) -> None:
     print_fields(found["event"], indent="  ")
     click.echo(f"\nattempts ({len(found['attempts'])})")
     if found["attempts"]:
-        heads = ("NO", "STARTED", "TOOK", "OUTCOME", "CODE", "SAID")
+        heads = ("NO", "STARTED", "TOOK", "OUTCOME", "CODE", "VIA", "SAID")
         print_table(heads, map(_attempt_row, found["attempts"]), always_headed=True)
     _print_timings(found["attempts"])
 
@@ -236,7 +236,8 @@ def _attempt_row(attempt: Any) -> tuple[object, ...]:
     error = attempt["error"]["message"] if attempt["error"] else None
     said = ": ".join(filter(None, (error, attempt["response"])))
     took = f"{attempt['duration_ms']:.0f} ms"
-    return attempt["number"], attempt["started_at"], took, attempt["outcome"], attempt["status_code"], said
+    who = (attempt["outcome"], attempt["status_code"], attempt["via"])
+    return (attempt["number"], attempt["started_at"], took, *who, said)
 
 
 def _group_row(group: Any) -> tuple[object, ...]:

@@ -546,6 +546,19 @@ async def test_check_names_everything_that_is_wrong(tmp_path: Path, receiver: Re
     assert "127.0.0.1:1" not in out
 
 
+async def test_check_names_mails_that_can_not_go_out_or_be_unsubscribed_from(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    """They would wait for ever without a relay, and their recipients could do nothing about them."""
+    route = '[[routes]]\nevent = "a"\nchannel = "email"\nto = "a@example.com"\ntemplate = "t"\n'
+    configure(tmp_path, receiver, f'{route}category = "news"\n')
+    code, out, _ = await run("check", "--offline", "--json", cwd=tmp_path)
+    assert code == 1
+    wrong = {problem["where"]: problem["problem"] for problem in json.loads(out)["problems"]}
+    assert "there is no relay to send the mail of 1 route by" in wrong["channels.email.relays"]
+    assert "server.public_url is not set" in wrong["routes[1].category"]
+
+
 async def test_check_leaves_a_running_notifier_alone(server: Program) -> None:
     """A store in use by one that runs is in order, and said to be so."""
     await server.listening()
