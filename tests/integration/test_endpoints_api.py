@@ -156,9 +156,7 @@ async def test_a_job_of_a_deleted_endpoint_is_not_requeued(api: Api) -> None:
     """There is nothing to deliver it to: 409, and `why` says so."""
     made = await created(api)
     await api.call("POST", f"{PATH}/{made['id']}/pause")
-    _, event = await api.call(
-        "POST", "/v1/events", json=INVOICE
-    )
+    _, event = await api.call("POST", "/v1/events", json=INVOICE)
     job_id = event["jobs"][0]["id"]
     await api.call("DELETE", f"{PATH}/{made['id']}")
     status, problem = await api.call("POST", f"/v1/admin/jobs/{job_id}/requeue")
