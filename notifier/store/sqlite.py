@@ -118,11 +118,13 @@ class SqliteStore:
         """See `Store.open`."""
         self._lock.take()
         try:
+            # Before SQLite makes it for everyone to read; its log takes after it.
+            self.path.touch(mode=0o600)
             writing = await self._connect(*_WRITER_PRAGMAS)
             rescued = await writing.run(lambda database: self._prepare(database, now))
             await self._connect("PRAGMA query_only = ON")
             await self._connect()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             await self.close()
             raise StoreUnavailableError(f"{self.path}: {error}") from error
         except BaseException:

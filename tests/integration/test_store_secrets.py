@@ -93,6 +93,17 @@ async def test_a_sealed_store_tells_no_secret(path: Path) -> None:
         await check_kept(store)
 
 
+async def test_a_store_is_its_owners_alone(path: Path) -> None:
+    """Whoever else has an account on the machine can read neither the file nor its log."""
+    store = SqliteStore(path)
+    await store.open(NOW)
+    await store.ping()
+    modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.glob(f"{path.name}*")}
+    assert len(modes) >= 3
+    assert set(modes.values()) == {0o600}
+    await store.close()
+
+
 async def test_without_a_key_secrets_are_kept_in_the_clear(path: Path) -> None:
     """As the README says; which also shows that these tests would see a secret."""
     async with opened(path) as store:
