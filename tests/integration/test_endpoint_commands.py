@@ -226,7 +226,7 @@ async def test_what_an_endpoint_did_not_get_is_requeued(console: Console) -> Non
     _, out, _ = await console.run("jobs", "list", "--endpoint", made["id"])
     job_id = out.split("\t")[0]
     _, out, _ = await console.run("jobs", "show", job_id)
-    assert "\nNO\tSTARTED\tTOOK\tOUTCOME\tCODE\tSAID\n1\t" in out
+    assert "\nNO\tSTARTED\tTOOK\tOUTCOME\tCODE\tVIA\tSAID\n1\t" in out
     first = out.partition("\ntimings\nNO\tSPENT\n1\t")[2].partition("\n")[0]
     assert re.fullmatch(
         r".*connect [\d.]+ ms, wait [\d.]+ ms, body [\d.]+ ms; \d+ B sent, 0 B received", first

@@ -13,7 +13,7 @@ from support.program import Program
 from support.relays import ENVELOPE, fault_of, relay_to, relays_to
 from support.smtp_server import CERTIFICATE, client_tls
 
-from notifier.channels.smtp import Envelope
+from notifier.channels.smtp import Envelope, Reply
 from notifier.config import Duration
 from notifier.errors import Bounced, DeliveryError, Permanent, Transient, Unavailable, Unknown
 
@@ -160,10 +160,17 @@ async def test_what_postfix_refuses_is_told_apart(postfix: Postfix) -> None:
 
 @by_root
 async def test_more_connections_than_postfix_takes_are_no_failure(postfix: Postfix) -> None:
-    """Its 421 for one connection too many costs nobody anything: all mails go out over those it takes."""
+    """Its 421 for one connection too many fails no mail: those that find no connection are put off, at no cost.
+
+    Postfix still counts connections for a while that are closed, so it may refuse even the only one.
+    """
     async with relays_to(relay_to(postfix.port, connections=3 * MOST_CONNECTIONS)) as relays:
-        await asyncio.gather(*(relays.send(mail()) for _ in range(60)))
-    assert len(await postfix.delivered("ada", 60)) == 60
+        told = await asyncio.gather(*(relays.send(mail()) for _ in range(60)), return_exceptions=True)
+    put_off = [each for each in told if isinstance(each, Unavailable)]
+    taken = sum(isinstance(each, Reply) for each in told)
+    assert taken + len(put_off) == 60
+    assert taken >= MOST_CONNECTIONS
+    assert len(await postfix.delivered("ada", taken)) == taken
     assert any("too many connections" in line or "limit exceeded" in line for line in postfix.log)
 
 
