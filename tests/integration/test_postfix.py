@@ -13,7 +13,8 @@ from support.program import Program
 from support.relays import ENVELOPE, fault_of, relay_to, relays_to
 from support.smtp_server import CERTIFICATE, client_tls
 
-from notifier.channels.smtp import Envelope, Reply
+from notifier.channels.replies import Reply
+from notifier.channels.smtp import Envelope
 from notifier.config import Duration
 from notifier.errors import Bounced, DeliveryError, Permanent, Transient, Unavailable, Unknown
 
@@ -160,7 +161,7 @@ async def test_what_postfix_refuses_is_told_apart(postfix: Postfix) -> None:
 
 @by_root
 async def test_more_connections_than_postfix_takes_are_no_failure(postfix: Postfix) -> None:
-    """Its 421 for one connection too many fails no mail: those that find no connection are put off, at no cost.
+    """Its 421 for one connection too many fails no mail: what finds no connection is put off, at no cost.
 
     Postfix still counts connections for a while that are closed, so it may refuse even the only one.
     """
