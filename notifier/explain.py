@@ -32,14 +32,11 @@ def trouble(lane_name: str, queue: FairQueue) -> Trouble | None:
     lane = queue.lane(lane_name)
     if lane is None:
         return None
-    if lane.stop is not None:
-        return Trouble(reason=lane.stop.reason, detail=lane.stop.detail, until=lane.stop.until)
-    limited = _limited(lane, queue.timer())
-    return None if limited is None else Trouble(reason=limited[0], detail=limited[1])
+    return _stopped(lane.stop) if lane.stop is not None else _limited(lane, queue.timer())
 
 
 def orphaned(job: Job) -> Why:
-    """Say of a job whose endpoint was deleted that it waits for nothing."""
+    """Say of a job that its endpoint was deleted before it was delivered."""
     detail = f"Its endpoint {job.endpoint} was deleted: nothing more is delivered to it."
     return Why(status=job.status, reason="endpoint_deleted", detail=detail)
 
@@ -62,8 +59,8 @@ def why(job: Job, queue: FairQueue, *, now: float, draining: bool) -> Why:
 
 
 def _pending(job: Job, queue: FairQueue, *, now: float, draining: bool) -> Why:
-    if (held := queue.limits(job.lane).held) is not None:
-        return Why(status=job.status, reason=held.reason, detail=held.detail)
+    if queue.is_held(job.lane):
+        return _waits_its_turn(job, queue)
     if job.next_attempt_at is not None and job.next_attempt_at > now:
         return _waits_for_time(job, job.next_attempt_at, queue.lane(job.lane))
     return _stopping(job) if draining else _waits_its_turn(job, queue)
@@ -90,7 +87,7 @@ def _finished(job: Job, queue: FairQueue) -> Why:
 def _waits_for_time(job: Job, until: float, lane: Lane | None) -> Why:
     # Within a second: those in flight with the one that stopped it failed a little later.
     if lane is not None and lane.stop is not None and until < lane.stop.until + 1:
-        return _stopped(job, lane.stop)
+        return _about(job, _stopped(lane.stop))
     if job.error is None and not job.attempts:
         detail = f"It is scheduled for {rfc3339(until)}."
         return Why(status=job.status, reason="scheduled", detail=detail, until=until)
@@ -99,18 +96,19 @@ def _waits_for_time(job: Job, until: float, lane: Lane | None) -> Why:
     return Why(status=job.status, reason="backoff", detail=detail, until=until)
 
 
-def _stopped(job: Job, stop: Stop) -> Why:
-    return Why(status=job.status, reason=stop.reason, detail=stop.detail, until=stop.until)
+def _stopped(stop: Stop) -> Trouble:
+    return Trouble(reason=stop.reason, detail=stop.detail, until=stop.until)
+
+
+def _about(job: Job, trouble: Trouble) -> Why:
+    return Why(status=job.status, reason=trouble.reason, detail=trouble.detail, until=trouble.until)
 
 
 def _waits_its_turn(job: Job, queue: FairQueue) -> Why:
     """Say what keeps a due job: its lane's stop or limits first, then what all lanes share."""
-    lane = queue.lane(job.lane)
-    if lane is not None and lane.stop is not None:
-        return _stopped(job, lane.stop)
-    if lane is not None and (limited := _limited(lane, queue.timer())) is not None:
-        return Why(status=job.status, reason=limited[0], detail=limited[1])
-    free = queue.workers - queue.busy
+    if (found := trouble(job.lane, queue)) is not None:
+        return _about(job, found)
+    lane, free = queue.lane(job.lane), queue.workers - queue.busy
     if not room_for(job.priority, free, queue.workers):
         detail = f"All {queue.workers} workers are at other attempts, or kept for jobs of higher priority."
         return Why(status=job.status, reason="no_worker", detail=detail)
@@ -121,13 +119,16 @@ def _waits_its_turn(job: Job, queue: FairQueue) -> Why:
     return Why(status=job.status, reason="due", detail="It is due and about to be attempted.")
 
 
-def _limited(lane: Lane, now: float) -> tuple[str, str] | None:
-    """What a lane is held to that keeps its jobs just now: a stable word, and a sentence."""
+def _limited(lane: Lane, now: float) -> Trouble | None:
+    """What a lane is held to that keeps its jobs just now."""
     if lane.breaker is not None and lane.breaker.tripped:
         tried = "is under way" if lane.flying else "comes next"
-        return "breaker_half_open", f"Lane {lane.name} is tried with one attempt at a time, which {tried}."
+        detail = f"Lane {lane.name} is tried with one attempt at a time, which {tried}."
+        return Trouble(reason="breaker_half_open", detail=detail)
     if lane.flying >= lane.most_in_flight:
-        return "max_in_flight", f"Lane {lane.name} has {lane.flying} attempts under way, as many as it may."
+        detail = f"Lane {lane.name} has {lane.flying} attempts under way, as many as it may."
+        return Trouble(reason="max_in_flight", detail=detail)
     if lane.bucket is not None and lane.bucket.wait(now):
-        return "rate_limit", f"Lane {lane.name} goes at {lane.limits.rate:g} attempts a second."
+        detail = f"Lane {lane.name} goes at {lane.limits.rate:g} attempts a second."
+        return Trouble(reason="rate_limit", detail=detail)
     return None

@@ -305,6 +305,10 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         """Tell which one it is and no more: headers, secrets and a url's query must not end in logs."""
         return f"Endpoint({self.id})"
 
+    def live_secrets(self, now: float) -> tuple[EndpointSecret, ...]:
+        """The secrets that still sign at a time, the newest first."""
+        return tuple(each for each in self.secrets if each.expires_at is None or each.expires_at > now)
+
     @property
     def lane(self) -> str:
         """The lane of its jobs, which it shares with nobody."""

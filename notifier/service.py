@@ -32,7 +32,7 @@ from notifier.errors import (
 )
 from notifier.ingest import Incoming, from_event
 from notifier.metrics import Metrics
-from notifier.model import Endpoint, Event, EventRecord, Job, Priority, new_id
+from notifier.model import Endpoint, Event, EventRecord, Job, JobState, Priority, new_id
 from notifier.preview import preview
 from notifier.rendering import Renderer
 from notifier.replays import Replays, Requeued
@@ -350,16 +350,12 @@ class Notifier:
 
         Raises NotFoundError, EndpointDeletedError, IllegalTransitionError while PROCESSING.
         """
-        known = await self.store.job(job_id)
-        if known.endpoint is not None and self._is_orphan(known):
-            raise EndpointDeletedError(job_id, known.endpoint)
+        endpoint = (await self.store.job(job_id)).endpoint
+        if endpoint is not None and self.endpoints.get(endpoint) is None:
+            raise EndpointDeletedError(job_id, endpoint)
         job = await self.store.requeue(job_id, self.clock())
         self.dispatcher.due(job.lane, job.priority, self.clock())
         return job
-
-    def _is_orphan(self, job: Job) -> bool:
-        """Whether a job's endpoint was deleted."""
-        return job.endpoint is not None and self.endpoints.get(job.endpoint) is None
 
     async def cancel(self, job_id: str) -> Job:
         """Withdraw a PENDING job. Raises NotFoundError, IllegalTransitionError."""
@@ -374,7 +370,8 @@ class Notifier:
     async def why(self, job_id: str) -> explain.Why:
         """What a job waits for, and until when. Raises NotFoundError."""
         job = await self.store.job(job_id)
-        if self._is_orphan(job):
+        gone = job.endpoint is not None and self.endpoints.get(job.endpoint) is None
+        if gone and job.status is not JobState.COMPLETED:
             return explain.orphaned(job)
         return explain.why(job, self.queue, now=self.clock(), draining=self.draining)
 

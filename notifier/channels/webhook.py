@@ -30,7 +30,7 @@ _PLAIN_HEADERS = {
     "User-Agent": f"Notifier/{version('notifier')}",
     "Accept": "*/*",
 }
-_NEVER_CUSTOM = frozenset(
+_OURS = frozenset(
     {
         "connection",
         "content-digest",
@@ -44,8 +44,7 @@ _NEVER_CUSTOM = frozenset(
         "upgrade",
     }
 )
-"""What frames a request, or is made for each anew: an endpoint's headers don't change it."""
-_NEVER_CUSTOM_STARTS = ("webhook-", "proxy-")
+_OURS_START = ("webhook-", "proxy-")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\x20-\x7e]*")  # RFC 9110 §5.5, §5.6.2, ASCII alone
 _HONOURS_RETRY_AFTER = frozenset({429, 502, 503, 504})
 _ABOUT_THE_REQUEST = frozenset({400, 409, 413, 415, 422})
@@ -145,12 +144,7 @@ class WebhookChannel:
         """The secrets that sign a message now: its endpoint's that are not rotated out, or its route's."""
         if message.endpoint is None:
             return self._secrets_for(message.job)
-        now = self._clock()
-        return [
-            each.secret
-            for each in message.endpoint.secrets
-            if each.expires_at is None or each.expires_at > now
-        ]
+        return [each.secret for each in message.endpoint.live_secrets(self._clock())]
 
     def _keys_for(self, message: Message) -> list[Key]:
         try:
@@ -181,9 +175,17 @@ def _with_custom(custom: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in custom.items():
         if not _HEADER.fullmatch(f"{name}: {value}"):
             raise Permanent("a header of the endpoint is not plain text", code="invalid_headers")
-        if name.lower() not in _NEVER_CUSTOM and not name.lower().startswith(_NEVER_CUSTOM_STARTS):
+        if not is_ours(name):
             headers[name] = value
     return headers
+
+
+def is_ours(name: str) -> bool:
+    """Whether a header is the sender's own to set, so that no endpoint's headers change it.
+
+    It speaks of the connection (RFC 9110 §7.6.1), frames the request, or is made for each anew.
+    """
+    return name.lower() in _OURS or name.lower().startswith(_OURS_START)
 
 
 def content_digest(body: bytes) -> str:

@@ -17,7 +17,7 @@ from notifier.suppressions import Suppressions
 from notifier.unsubscribing import Unsubscribing
 
 
-class Subscriptions(Protocol):
+class KnownEndpoints(Protocol):
     """The endpoints, as far as a delivery needs them."""
 
     def get(self, endpoint_id: str) -> Endpoint | None:
@@ -35,7 +35,7 @@ class Deliverer:
         channels: Mapping[str, Channel],
         router: Router,
         renderer: Renderer,
-        endpoints: Subscriptions,
+        endpoints: KnownEndpoints,
         suppressions: Suppressions,
         unsubscribing: Unsubscribing,
     ) -> None:

@@ -20,7 +20,7 @@ from notifier.retry import mask, pause_after, printable
 _log = structlog.get_logger(__name__)
 
 
-class Verdict(Struct, frozen=True):
+class LaneVerdict(Struct, frozen=True):
     """What became of the lane: until when it is stopped (0: it isn't), and the claims it gives back."""
 
     until: float = 0.0
@@ -29,7 +29,7 @@ class Verdict(Struct, frozen=True):
     """Whether its breaker opened, and had not been open since the last success."""
 
 
-WELL = Verdict()
+WELL = LaneVerdict()
 
 
 class LaneHealth:
@@ -41,7 +41,7 @@ class LaneHealth:
         self._cap = config.retry.retry_after_cap
         self._clock = clock
 
-    def note(self, lane: str, answer: Receipt | DeliveryError) -> Verdict:
+    def note(self, lane: str, answer: Receipt | DeliveryError) -> LaneVerdict:
         """Take in how an attempt of a lane went."""
         if isinstance(answer, Receipt):
             self._queue.succeeded(lane)
@@ -57,10 +57,10 @@ class LaneHealth:
             return self._wait(lane, min(asked, self._cap), verdict)
         return verdict
 
-    def _pause(self, lane: str, answer: Unavailable) -> Verdict:
+    def _pause(self, lane: str, answer: Unavailable) -> LaneVerdict:
         known = self._queue.lane(lane)
         if known is not None and known.stop is not None:
-            return Verdict(known.stop.until)  # those in flight when it was stopped don't lengthen it
+            return LaneVerdict(known.stop.until)  # those in flight when it was stopped don't lengthen it
         faults = self._queue.fault(lane)
         asked = min(answer.retry_after or 0.0, self._cap)
         pause, reason = max(pause_after(faults), asked), printable(answer.message)
@@ -68,9 +68,9 @@ class LaneHealth:
         if faults == 1:
             _log.warning("lane paused", lane=lane, seconds=pause, code=answer.code, why=mask(reason))
         detail = f"Lane {lane} waits, at no cost to its jobs: {reason}"
-        return Verdict(until, self._stop(lane, Stop(PAUSED, detail, until), pause))
+        return LaneVerdict(until, self._stop(lane, Stop(PAUSED, detail, until), pause))
 
-    def _break(self, lane: str, answer: DeliveryError) -> Verdict:
+    def _break(self, lane: str, answer: DeliveryError) -> LaneVerdict:
         held = self._queue.remembered(lane)
         seconds = held.failed(self._rules, self._queue.timer())
         if seconds is None or held.breaker is None:
@@ -81,13 +81,15 @@ class LaneHealth:
             _log.warning("breaker opened", lane=lane, seconds=seconds, code=answer.code, why=mask(reason))
         detail = f"The breaker of lane {lane} is open, at no cost to its jobs; the last failure: {reason}"
         withdrawn = self._stop(lane, Stop(BREAKER_OPEN, detail, until), seconds)
-        return Verdict(until, withdrawn, breaker_opened=opened)
+        return LaneVerdict(until, withdrawn, breaker_opened=opened)
 
-    def _wait(self, lane: str, seconds: float, verdict: Verdict) -> Verdict:
+    def _wait(self, lane: str, seconds: float, verdict: LaneVerdict) -> LaneVerdict:
         until = self._clock() + seconds
         detail = f"The receiver asked lane {lane} to wait for {seconds:.0f} s (Retry-After)."
         withdrawn = self._stop(lane, Stop(RETRY_AFTER, detail, until), seconds)
-        return Verdict(max(until, verdict.until), (*verdict.withdrawn, *withdrawn), verdict.breaker_opened)
+        return LaneVerdict(
+            max(until, verdict.until), (*verdict.withdrawn, *withdrawn), verdict.breaker_opened
+        )
 
     def _stop(self, lane: str, stop: Stop, seconds: float) -> tuple[Claim, ...]:
         return tuple(self._queue.stop(lane, stop, seconds))

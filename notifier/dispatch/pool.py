@@ -14,12 +14,12 @@ import structlog
 
 from notifier.channels import Receipt
 from notifier.config import Config
-from notifier.dispatch.deliverer import Deliverer
+from notifier.dispatch.deliverer import Deliverer, KnownEndpoints
 from notifier.dispatch.health import LaneHealth
 from notifier.dispatch.queue import FairQueue
 from notifier.errors import DeliveryError, StoreError, Transient, Unknown, Withdrawn
 from notifier.metrics import Metrics
-from notifier.model import Attempt, Claim, Endpoint, Job, JobError, JobState
+from notifier.model import Attempt, Claim, Job, JobError, JobState
 from notifier.retry import Decision, decide, mask, printable
 from notifier.routing import Router
 from notifier.store.base import Settlement, Store
@@ -31,11 +31,8 @@ _SETTLE_BACKOFF = (0.05, 0.2, 1.0, 5.0)
 _log = structlog.get_logger(__name__)
 
 
-class Subscribers(Protocol):
+class Subscribers(KnownEndpoints, Protocol):
     """The endpoints, as far as a worker knows them. Times are seconds since the epoch."""
-
-    def get(self, endpoint_id: str) -> Endpoint | None:
-        """Return an endpoint as it stands now; None for one that is gone."""
 
     async def delivered(self, endpoint_id: str, now: float) -> None:
         """Take note that its receiver took something."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from notifier.channels.webhook import is_ours
 from notifier.errors import Fault
 from notifier.faults import escaped
 
@@ -18,22 +19,6 @@ _SENSITIVE = re.compile(
 )
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?")  # RFC 9110 §5.5, ASCII alone
-_REFUSED = frozenset(
-    {
-        "connection",
-        "content-digest",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""What speaks of the connection (RFC 9110 §7.6.1) or is made for each request anew."""
-_REFUSED_STARTS = ("webhook-", "proxy-")
 
 
 def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -67,7 +52,7 @@ def _name_fault(name: str, seen: set[str]) -> str | None:
         return f"expected a header's name: 1 to {MAX_NAME} of A-Z a-z 0-9 ! # $ % & ' * + - . ^ _ ` | ~"
     if name.lower() in seen:
         return "stands more than once: upper and lower case make no difference"
-    if name.lower() in _REFUSED or name.lower().startswith(_REFUSED_STARTS):
+    if is_ours(name):
         return "can't be set: it is the notifier's own to say"
     return None
 

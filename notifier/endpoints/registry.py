@@ -21,7 +21,7 @@ from notifier.endpoints.drafts import (
 from notifier.endpoints.headers import with_kept
 from notifier.endpoints.health import Turn
 from notifier.endpoints.kept import Judge, KeptEndpoints
-from notifier.endpoints.rotation import live_secrets, rotated
+from notifier.endpoints.rotation import rotated
 from notifier.errors import DeliveryError, Fault, InvalidEndpointError, NotFoundError
 from notifier.model import Endpoint, EndpointSecret, EndpointState, Event, new_id
 from notifier.routing import LaneOf, Router
@@ -197,7 +197,7 @@ class Endpoints:
         await self._kept.clear_doubts()
         await self._kept.finish_deletions(self._now)
         for each in self._kept.all():
-            if len(each.secrets) > 1 and len(live_secrets(each, now)) < len(each.secrets):
+            if len(each.secrets) > 1 and len(each.live_secrets(now)) < len(each.secrets):
                 with suppress(NotFoundError):  # deleted meanwhile
                     await self._kept.change(each.id, lambda present: _without_expired(present, now))
 
@@ -252,7 +252,7 @@ class Endpoints:
 
 
 def _without_expired(endpoint: Endpoint, now: float) -> Turn | None:
-    live = live_secrets(endpoint, now)
+    live = endpoint.live_secrets(now)
     if len(live) == len(endpoint.secrets):
         return None
     return Turn(msgspec.structs.replace(endpoint, secrets=live))

@@ -18,7 +18,7 @@ def rotated(endpoint: Endpoint, secret: str, *, overlap: float, now: float) -> E
 
     Raises InvalidEndpointError.
     """
-    live = live_secrets(endpoint, now)
+    live = endpoint.live_secrets(now)
     _check(live, secret, overlap, now)
     ends = now + overlap
     old = (
@@ -45,8 +45,3 @@ def _check(live: tuple[EndpointSecret, ...], secret: str, overlap: float, now: f
                 )
             ]
         )
-
-
-def live_secrets(endpoint: Endpoint, now: float) -> tuple[EndpointSecret, ...]:
-    """The secrets that still sign, the newest first."""
-    return tuple(each for each in endpoint.secrets if each.expires_at is None or each.expires_at > now)

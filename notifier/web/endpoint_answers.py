@@ -7,7 +7,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 from notifier.endpoints import public_key, shown_headers
-from notifier.endpoints.rotation import live_secrets
 from notifier.endpoints.trial import Trial, TrialRequest, TrialResponse
 from notifier.explain import Trouble
 from notifier.model import Endpoint, EndpointSecret, EndpointState, rfc3339
@@ -167,7 +166,7 @@ def _fields(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _live(endpoint: Endpoint, now: float) -> list[SecretState]:
-    return [_secret_state(each) for each in live_secrets(endpoint, now)]
+    return [_secret_state(each) for each in endpoint.live_secrets(now)]
 
 
 def signature_of(secret: EndpointSecret) -> Literal["v1", "v1a"]:
