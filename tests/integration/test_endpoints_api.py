@@ -166,11 +166,12 @@ async def test_a_job_of_a_deleted_endpoint_is_not_requeued(api: Api) -> None:
     assert why["reason"] == "endpoint_deleted"
 
 
-async def test_what_was_delivered_stays_so_when_its_endpoint_is_deleted(api: Api, receiver: Receiver) -> None:
+async def test_what_was_delivered_stays_so_when_its_endpoint_is_deleted(api: Api) -> None:
     """`why` doesn't take back what the receiver took."""
-    made = await created(api, url=receiver.url())
-    _, event = await api.call("POST", "/v1/events", json=INVOICE)
-    await api.settled()
+    async with Receiver(answer()) as receiver:
+        made = await created(api, url=receiver.url())
+        _, event = await api.call("POST", "/v1/events", json=INVOICE)
+        await api.settled()
     await api.call("DELETE", f"{PATH}/{made['id']}")
     _, why = await api.call("GET", f"/v1/admin/jobs/{event['jobs'][0]['id']}/why")
     assert why["reason"] == "completed"
