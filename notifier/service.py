@@ -17,7 +17,7 @@ from notifier.config import Config, load_config
 from notifier.dispatch.deliverer import Deliverer
 from notifier.dispatch.dispatcher import Dispatcher
 from notifier.dispatch.limits import LaneLimits
-from notifier.dispatch.pool import WorkerPool, log_failed
+from notifier.dispatch.pool import WorkerPool
 from notifier.dispatch.queue import FairQueue
 from notifier.endpoints import Endpoints
 from notifier.endpoints.trial import TEST_EVENT, Trial, Trials
@@ -25,28 +25,25 @@ from notifier.errors import (
     DeliveryError,
     DrainingError,
     EndpointDeletedError,
-    Fault,
-    InvalidEventError,
     Permanent,
     StoreError,
 )
 from notifier.ingest import Incoming, from_event
+from notifier.intake import Intake, record_of
 from notifier.metrics import Metrics
-from notifier.model import Endpoint, Event, EventRecord, Job, JobState, Priority, new_id
+from notifier.model import Endpoint, Event, Job, JobState, Priority
 from notifier.preview import preview
 from notifier.rendering import Renderer
 from notifier.replays import Replays, Requeued
-from notifier.routing import OPERATIONAL, Router
+from notifier.routing import Router
 from notifier.store import Store, open_store
-from notifier.store.base import Added, JobFilter, Submission
+from notifier.store.base import Added, JobFilter
 from notifier.suppressions import Suppressions
 from notifier.unsubscribing import Unsubscribing, new_key
 from notifier.upkeep import Chore, Upkeep
 
 _WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a setting, not a secret
 _UNSUBSCRIBE_KEY = "unsubscribe_key"
-MAX_JOBS = 100_000
-"""How many jobs the events of one call may cause together. One event may always cause its own."""
 _ENDPOINTS_EVERY = 30.0
 """Seconds between looks for endpoints' secrets whose overlap is over, and for what the store owes them."""
 
@@ -76,7 +73,6 @@ class Notifier:
         self.config = config
         self.clock = overrides.clock
         self.metrics = Metrics()
-        self.draining = False
         self._webhook_secrets = config.channels.webhook.secrets or (new_secret(),)
         self.store: Store = open_store(config.store.url, config.directory, config.store.secret_key)
         self.suppressions = Suppressions(self.store, self.clock, config.channels.email.suppress_after)
@@ -98,6 +94,7 @@ class Notifier:
             claim_timeout=config.workers.claim_timeout,
             metrics=self.metrics,
         )
+        self.intake = Intake(self.store, self.router, self.dispatcher, clock=self.clock, metrics=self.metrics)
         self.endpoints = self._make_endpoints()
         self.pool = self._make_pool(overrides.random)
         self.replays = Replays(self.store, self.clock, self.dispatcher.sweep)
@@ -118,10 +115,10 @@ class Notifier:
             self.router,
             lane_of=self._lane_of.get("webhook", _no_webhooks),
             check_template=self._template_problem,
-            submission=self._operational,
+            submission=self.intake.operational,
             config=self.config.channels.webhook,
             on_change=self._endpoint_changed,
-            on_events=self._offer,
+            on_events=self.intake.stored,
         )
 
     def _make_pool(self, random: Callable[[], float]) -> WorkerPool:
@@ -189,6 +186,11 @@ class Notifier:
         """Signs what has no secret of its own. One that isn't configured is the store's, once it is open."""
         return self._webhook_secrets[0]
 
+    @property
+    def draining(self) -> bool:
+        """Whether it is stopping, and takes no more events."""
+        return self.intake.draining
+
     # Start and stop ------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -224,8 +226,8 @@ class Notifier:
 
     async def stop(self) -> None:
         """Drain: take and claim nothing more, finish what is in flight up to `drain_timeout`, then close."""
-        self.draining = True
         self.dispatcher.stop()
+        await self.intake.drain()
         if self._dispatching is not None:
             await asyncio.wait([self._dispatching])
             self._dispatching = None
@@ -253,63 +255,7 @@ class Notifier:
 
     async def ingest(self, incoming: Sequence[Incoming]) -> list[Added]:
         """Take validated events, all or none; the answers are in their order. Raises as `submit` does."""
-        if self.draining:
-            raise DrainingError("stopping: no events are taken")
-        submissions = self._submissions(incoming)
-        try:
-            added = await self.store.add(submissions)
-        except BaseException:
-            # They may be stored all the same (a caller that was cancelled, a commit of unknown result): the
-            # claim by name stands behind them in the writer's queue, and leaves alone what isn't there.
-            for submission in submissions:
-                self.dispatcher.offer(submission.event, submission.jobs)
-            raise
-        for each in added:
-            self._count(each)
-            if not each.duplicate:
-                self.dispatcher.offer(each.event, each.jobs)
-        return added
-
-    def _submissions(self, incoming: Sequence[Incoming]) -> list[Submission]:
-        now, jobs = self.clock(), 0
-        made: list[Submission] = []
-        for index, each in enumerate(incoming):
-            try:
-                _refuse_reserved(each.event)
-                made.append(self._submission(each, now))
-            except InvalidEventError as error:
-                raise InvalidEventError(error.faults, index) from None
-            jobs += len(made[-1].jobs)
-            if index and jobs > MAX_JOBS:
-                problem = f"with those before it, it causes more than {MAX_JOBS:,} jobs: post fewer at once"
-                raise InvalidEventError([Fault("", problem)], index)
-        return made
-
-    def _submission(self, incoming: Incoming, now: float) -> Submission:
-        event, record = incoming.event, _record(incoming, now)
-        return Submission(record, self.router.jobs(record, event.data, event.deliver, now))
-
-    def _operational(self, event: Event) -> Submission:
-        """An event of the notifier's own, with the jobs that it causes."""
-        now = self.clock()
-        return self._submission(from_event(event, now=now), now)
-
-    def _offer(self, submissions: Sequence[Submission]) -> None:
-        """Take note of the notifier's own events, once they are stored."""
-        for each in submissions:
-            self._count(Added(each.event, each.jobs, duplicate=False))
-            self.dispatcher.offer(each.event, each.jobs)
-
-    def _count(self, added: Added) -> None:
-        if added.duplicate:
-            self.metrics.duplicates.inc()
-            return
-        self.metrics.accepted.inc()
-        if not added.jobs:
-            self.metrics.unrouted.inc()
-        for job in added.jobs:
-            if job.error is not None:
-                log_failed(job, job.error)
+        return await self.intake.take(incoming)
 
     # Endpoints -----------------------------------------------------------------------------------
 
@@ -333,7 +279,7 @@ class Notifier:
         event = structs.replace(event or Event(type=TEST_EVENT, data={}), tenant=endpoint.tenant)
         now = self.clock()
         trials = Trials(self.channels["webhook"], self.renderer, self.clock)
-        return await trials.send(endpoint, _record(from_event(event, now=now), now))
+        return await trials.send(endpoint, record_of(from_event(event, now=now), now))
 
     def _template_problem(self, name: str) -> str | None:
         """Why a template can't make the payload of a webhook; None: it can."""
@@ -381,7 +327,7 @@ class Notifier:
 
     def preview(self, incoming: Incoming) -> dict[str, Any]:
         """What an event would cause, in JSON's types; nothing is sent or stored. Raises InvalidEventError."""
-        submission = self._submission(incoming, self.clock())
+        submission = self.intake.submission(incoming)
         data = incoming.event.data
         return preview(
             submission,
@@ -408,27 +354,6 @@ class Notifier:
         except StoreError as error:
             found.append(str(error))
         return found
-
-
-def _refuse_reserved(event: Event) -> None:
-    """What tells of the notifier itself is believed, so nobody else may say it. Raises InvalidEventError."""
-    if event.type.startswith(OPERATIONAL):
-        raise InvalidEventError([Fault("/type", f"{OPERATIONAL} begins the notifier's own events alone")])
-
-
-def _record(incoming: Incoming, now: float) -> EventRecord:
-    """The event as it is kept."""
-    event = incoming.event
-    return EventRecord(
-        id=new_id("evt", now),
-        type=event.type,
-        data=incoming.raw,
-        created_at=now,
-        tenant=event.tenant,
-        idempotency_key=event.idempotency_key,
-        fingerprint=incoming.fingerprint,
-        deliver_at=event.deliver_at.timestamp() if event.deliver_at else None,
-    )
 
 
 def _no_webhooks(_url: str) -> str:

@@ -6,6 +6,7 @@ a lane with work that it doesn't name is found by the next sweep.
 
 import heapq
 from collections.abc import Callable
+from math import inf
 
 FULL = 50_000
 """Due lanes past which a sweep adds no more (what is said of a lane singly is taken up to twice as many), and
@@ -42,8 +43,11 @@ class Agenda:
         """Whether there is a lane to claim from."""
         return bool(self._ready)
 
-    def is_behind(self, lane: str) -> bool:
+    def is_behind(self, lane: str, now: float) -> bool:
         """Whether the store holds due work of a lane, older than what comes in now."""
+        return self._is_due(lane) or self._later.get(lane, inf) <= now
+
+    def _is_due(self, lane: str) -> bool:
         return lane in self._ready or lane in self._parked
 
     def note(self, lane: str, at: float, now: float) -> None:
@@ -51,7 +55,7 @@ class Agenda:
         if lane in self._being_claimed:
             noted = self._being_claimed[lane]
             self._being_claimed[lane] = at if noted is None else min(noted, at)
-        elif not self.is_behind(lane):
+        elif not self._is_due(lane):
             self._enter(lane, at, now)
 
     def _enter(self, lane: str, at: float, now: float) -> None:
@@ -134,7 +138,7 @@ class Agenda:
             still_due = due is not None and due <= now
             if lane in self._ready and not (still_due and lane not in served):
                 del self._ready[lane]
-            if due is not None and not self.is_behind(lane):
+            if due is not None and not self._is_due(lane):
                 self._enter(lane, due, now)
         self._being_claimed = {}
 

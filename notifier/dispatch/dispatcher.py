@@ -1,8 +1,9 @@
-"""Keeps the window filled: takes over what was just committed, and claims from the store what is due.
+"""Keeps the window filled: claims new jobs as they are made, and from the store what is due.
 
-While a lane has no older due work in the store, its new jobs go from memory straight to the queue. Which
-lanes have work in the store, and from when on, stands in the agendas; a sweep fills them at the start,
-and whenever something became due that can't be told lane by lane.
+While a lane has no older due work in the store, its new jobs are claimed in the very transaction that
+stores them, and go from memory to the queue. Which lanes have work in the store, and from when on, stands
+in the agendas; a sweep fills them at the start, and whenever something became due that can't be told lane
+by lane.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from notifier.dispatch.agenda import Agenda
 from notifier.dispatch.queue import FairQueue
 from notifier.metrics import Metrics
 from notifier.model import Claim, EventRecord, Job, JobState, Priority
-from notifier.store.base import Store
+from notifier.store.base import Store, Submission
 
 BATCH = 500
 """Jobs that one claim takes at most."""
@@ -66,7 +67,8 @@ class Dispatcher:
         self._clock = clock
         self._claim_timeout = claim_timeout
         self._metrics = metrics
-        self._handed: list[Claim] = []
+        self._coming = 0
+        """Jobs that were claimed as they were made, and are being stored just now."""
         self._agendas = tuple(Agenda() for _ in Priority)
         self._unswept = {priority: _Look() for priority in Priority}
         """The priorities whose lanes in the store are being looked at, and how far that is."""
@@ -80,16 +82,55 @@ class Dispatcher:
 
     # What others tell it -------------------------------------------------------------------------
 
-    def offer(self, event: EventRecord, jobs: Sequence[Job]) -> None:
+    def claim_new(self, submission: Submission, now: float) -> Submission:
+        """Claim those of an event's new jobs that are due and that there is room for; to be stored so.
+
+        What becomes of them is to be told: `stored`, `not_stored` or `perhaps_stored`.
+        """
+        claimed = [self._claimed_as_made(job, now) for job in submission.jobs]
+        if not any(claimed):
+            return submission
+        jobs = tuple(new or job for new, job in zip(claimed, submission.jobs, strict=True))
+        return Submission(submission.event, jobs, now + self._claim_timeout)
+
+    def _claimed_as_made(self, job: Job, now: float) -> Job | None:
+        due = job.next_attempt_at is not None and job.next_attempt_at <= now
+        if not due or not self._can_take_over(job, now):
+            return None
+        self._coming += 1
+        return msgspec.structs.replace(job, status=JobState.PROCESSING, claim=1, next_attempt_at=None)
+
+    def _can_take_over(self, job: Job, now: float) -> bool:
+        if job.priority in self._unknown or self._stopping:
+            return False
+        if self._agendas[job.priority].is_behind(job.lane, now):
+            return False
+        return self._coming < self._queue.share(job.lane, job.priority)
+
+    def stored(self, event: EventRecord, jobs: Sequence[Job]) -> None:
         """Take note of jobs that were just committed."""
-        now = self._clock()
+        self._queue.take_in(self._arrived(event, jobs))
+        self._note_pending(jobs)
+
+    def not_stored(self, submission: Submission) -> None:
+        """Take note that jobs were not committed."""
+        self._arrived(submission.event, submission.jobs)
+
+    def perhaps_stored(self, submission: Submission) -> None:
+        """Take note of jobs of which nobody knows: what was claimed is given back, if it is there."""
+        if claims := self._arrived(submission.event, submission.jobs):
+            self._queue.on_refused(claims, 0.0)
+        self._note_pending(submission.jobs)
+
+    def _arrived(self, event: EventRecord, jobs: Sequence[Job]) -> list[Claim]:
+        """The claims on jobs that were claimed as they were made; they are no longer on their way."""
+        claims = [Claim(job, event) for job in jobs if job.status is JobState.PROCESSING]
+        self._coming -= len(claims)
+        return claims
+
+    def _note_pending(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            if job.status is not JobState.PENDING or job.next_attempt_at is None:
-                continue
-            if job.next_attempt_at <= now and self._can_take_over(job):
-                self._handed.append(Claim(job, event))
-                self._wake.set()
-            else:
+            if job.next_attempt_at is not None:
                 self.due(job.lane, job.priority, job.next_attempt_at)
 
     def due(self, lane: str, priority: int, at: float) -> None:
@@ -131,17 +172,13 @@ class Dispatcher:
 
     async def _round(self) -> bool:
         """Do some of all that there is to do. False: there is nothing now."""
-        took_over = bool(self._handed)
-        if took_over:
-            # What the store holds has its turn all the same: under load there is always more handed over.
-            await self._take_over()
         now = self._clock()
         for priority, agenda in zip(Priority, self._agendas, strict=True):
             agenda.advance(now)
             if agenda.sweep_at is not None and agenda.sweep_at <= now:
                 self._look_again(priority)
         looked = await self._look()
-        return await self._claim_some() or looked or took_over
+        return await self._claim_some() or looked
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -161,33 +198,6 @@ class Dispatcher:
         for agenda in self._agendas:
             if agenda.unpark(lane) or agenda.has_ready:
                 self._wake.set()
-
-    # Taking over ---------------------------------------------------------------------------------
-
-    def _can_take_over(self, job: Job) -> bool:
-        if job.priority in self._unknown or self._stopping or self._agendas[job.priority].is_behind(job.lane):
-            return False
-        return len(self._handed) < self._queue.share(job.lane, job.priority)
-
-    async def _take_over(self) -> None:
-        """Claim what was handed over; what meanwhile was claimed or cancelled otherwise is dropped."""
-        handed = self._handed[:BATCH]
-        now = self._clock()
-        try:
-            fences = await self._store.claim_these(
-                [claim.job.id for claim in handed], now=now, until=now + self._claim_timeout
-            )
-        finally:
-            # Not before: until it is in the window, what was handed over takes up room all the same.
-            del self._handed[: len(handed)]
-        claimed = []
-        for claim in handed:
-            if (fence := fences.get(claim.job.id)) is not None:
-                job = msgspec.structs.replace(
-                    claim.job, status=JobState.PROCESSING, claim=fence, next_attempt_at=None, updated_at=now
-                )
-                claimed.append(Claim(job, claim.event))
-        self._queue.take_in(claimed)
 
     # Looking through the store -------------------------------------------------------------------
 

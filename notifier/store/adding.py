@@ -80,7 +80,7 @@ class Adding:
         for seq, submission in zip(event_seqs, self.fresh, strict=True):
             event_values.append(rows.event_values(seq, submission.event))
             for job in submission.jobs:
-                values = rows.job_values(next(numbers), seq, job, _cause(job))
+                values = rows.job_values(next(numbers), seq, job, _cause(job), submission.claimed_until)
                 if mail := rows.mail_values(job):
                     mails.append(values + mail)
                 else:

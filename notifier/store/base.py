@@ -4,6 +4,7 @@ Only a store writes. All times are seconds since the epoch. A method that return
 synced; one that raises `StoreUnavailableError` may or may not have.
 """
 
+from asyncio import Future
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -27,10 +28,15 @@ WINDOW_BYTES = 16 * 1024**2
 
 
 class Submission(Struct, frozen=True):
-    """An event with the jobs it causes, to be stored together or not at all."""
+    """An event with the jobs it causes, to be stored together or not at all.
+
+    A job may be claimed as it is made, and so is PROCESSING under the fence 1.
+    """
 
     event: EventRecord
     jobs: tuple[Job, ...]
+    claimed_until: float | None = None
+    """When the claims on those end."""
 
 
 class Added(Struct, frozen=True):
@@ -149,11 +155,12 @@ class Store(Protocol):
 
     # What apps cause -----------------------------------------------------------------------------
 
-    async def add(self, submissions: Sequence[Submission]) -> list[Added]:
+    def add(self, submissions: Sequence[Submission]) -> Future[list[Added]]:
         """Store all submissions or none, and sync. One `Added` each, in order.
 
         An event whose idempotency key is known with the same fingerprint is a duplicate and stores
-        nothing. Raises IdempotencyConflictError where the fingerprint differs.
+        nothing. The future raises IdempotencyConflictError where the fingerprint differs; this itself raises
+        nothing. Whoever cancels the future does not call back what it stands for.
         """
 
     async def event(self, event_id: str) -> tuple[EventRecord, list[Job]]:
@@ -180,8 +187,11 @@ class Store(Protocol):
     async def claim_these(self, job_ids: Sequence[str], *, now: float, until: float) -> dict[str, int]:
         """Claim named jobs where they are PENDING and due. Returns the new fence of each one claimed."""
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Write down what became of a claimed job. False: the claim is no longer ours, nothing is changed."""
+    def settle(self, settlement: Settlement) -> Future[bool]:
+        """Write down what became of a claimed job. False: the claim is no longer ours, nothing is changed.
+
+        What was handed in before, by any method, is written before. This itself raises nothing.
+        """
 
     async def kept_content(self, job_id: str) -> bytes | None:
         """Return what an attempt of unknown outcome sent; None where nothing is kept (`Job.kept`)."""

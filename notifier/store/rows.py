@@ -266,7 +266,9 @@ def event_values(seq: int, event: EventRecord) -> tuple[Any, ...]:
     )
 
 
-def job_values(seq: int, event_seq: int, job: Job, cause: str | None) -> tuple[Any, ...]:
+def job_values(
+    seq: int, event_seq: int, job: Job, cause: str | None, claimed_until: float | None
+) -> tuple[Any, ...]:
     """The values of `insert_jobs`, in order."""
     error = job.error
     return (
@@ -286,6 +288,7 @@ def job_values(seq: int, event_seq: int, job: Job, cause: str | None) -> tuple[A
         job.max_attempts,
         maybe_micros(job.next_attempt_at),
         job.claim,
+        maybe_micros(claimed_until) if job.status is JobState.PROCESSING else None,
         error.code if error else None,
         error.message if error else None,
         cause,

@@ -1,6 +1,8 @@
 """The embedded store: one SQLite file in WAL mode, owned by one process, one writer with group commit."""
 
+import asyncio
 import sqlite3
+from asyncio import Future
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -176,10 +178,12 @@ class SqliteStore:
 
     # The two ways in -----------------------------------------------------------------------------
 
-    async def _submit(self, operation: _Add | _Settle | _Run) -> Any:
-        if self._writer is None:
-            raise StoreUnavailableError(f"{self.path}: the store is not open")
-        return await self._writer.write(operation)
+    def _submit(self, operation: _Add | _Settle | _Run) -> Future[Any]:
+        if self._writer is not None:
+            return self._writer.write(operation)
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(StoreUnavailableError(f"{self.path}: the store is not open"))
+        return future
 
     async def _write(self, work: Work) -> Any:
         return await self._submit(_Run(work))
@@ -218,10 +222,9 @@ class SqliteStore:
 
     # What apps cause -----------------------------------------------------------------------------
 
-    async def add(self, submissions: Sequence[Submission]) -> list[Added]:
+    def add(self, submissions: Sequence[Submission]) -> Future[list[Added]]:
         """See `Store.add`."""
-        added: list[Added] = await self._submit(_Add(submissions))
-        return added
+        return self._submit(_Add(submissions))
 
     def _next_seqs(self, events: int, jobs: int) -> tuple[range, range]:
         """Reserve row numbers. Only the writer's thread calls this; a gap after a rollback is harmless."""
@@ -269,10 +272,9 @@ class SqliteStore:
         claimed: dict[str, int] = await self._write(claim)
         return claimed
 
-    async def settle(self, settlement: Settlement) -> bool:
+    def settle(self, settlement: Settlement) -> Future[bool]:
         """See `Store.settle`."""
-        settled: bool = await self._submit(_Settle(settlement))
-        return settled
+        return self._submit(_Settle(settlement))
 
     async def kept_content(self, job_id: str) -> bytes | None:
         """See `Store.kept_content`."""

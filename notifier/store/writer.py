@@ -72,15 +72,21 @@ class GroupWriter:
         self._closing = False
         self._task = asyncio.create_task(self._work(), name="store writer")
 
-    async def write(self, operation: Any) -> Any:
-        """Have an operation committed and synced; returns its result or raises its exception."""
+    def write(self, operation: Any) -> asyncio.Future[Any]:
+        """Have an operation committed and synced; the future has its result or its exception."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._closing or self._task.done():
-            raise StoreUnavailableError("the store is closed")
-        # Weighed here: what can't be is its caller's error, and not the end of the writer.
-        entry = _Entry(operation, self._weigh(operation), asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
+            future.set_exception(StoreUnavailableError("the store is closed"))
+            return future
+        try:
+            # Weighed here: what can't be is its caller's error, and not the end of the writer.
+            weight = self._weigh(operation)
+        except Exception as error:
+            future.set_exception(error)
+            return future
+        self._waiting.append(_Entry(operation, weight, future))
         self._wake.set()
-        return await entry.future
+        return future
 
     async def close(self) -> None:
         """Commit what waits, then stop; a caller that is cancelled leaves that going on."""

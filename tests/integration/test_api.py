@@ -268,7 +268,7 @@ async def test_a_body_of_unknown_length_is_bounded(api: Api) -> None:
 
 async def test_draining_answers_503_and_says_when_to_come_again(api: Api) -> None:
     """While it stops it takes no events, isn't ready, and lives."""
-    api.notifier.draining = True
+    api.notifier.intake.draining = True
     answer = await api.answer("POST", "/v1/events", json=ORDER)
     assert (answer.status, (await answer.json(content_type=None))["type"]) == (
         503,
@@ -285,7 +285,7 @@ async def test_a_store_that_cannot_say_answers_503(api: Api, monkeypatch: pytest
     async def unknown(*_: Any) -> None:
         raise StoreUnavailableError("disk I/O error")
 
-    monkeypatch.setattr(api.notifier.store, "add", unknown)
+    monkeypatch.setattr(api.notifier.store, "add", lambda given: asyncio.ensure_future(unknown(given)))
     answer = await api.answer("POST", "/v1/events", json=ORDER)
     assert (answer.status, "Retry-After" in answer.headers) == (503, True)
 
@@ -297,7 +297,7 @@ async def test_what_nobody_expected_ends_one_request_alone(api: Api, monkeypatch
         raise RuntimeError("password=hunter2")
 
     with monkeypatch.context() as patched:
-        patched.setattr(api.notifier.store, "add", broken)
+        patched.setattr(api.notifier.store, "add", lambda given: asyncio.ensure_future(broken(given)))
         answer = await api.answer("POST", "/v1/events", json=ORDER)
     assert answer.status == 500
     assert answer.headers["Content-Type"] == "application/problem+json"

@@ -519,9 +519,9 @@ async def test_a_notifier_that_stops_tries_nothing(api: Api) -> None:
     async with Receiver(answer()) as receiver:
         told = await created(api, url=receiver.url(), tenant="acme")
         assert (await api.notifier.test_endpoint(told["id"])).delivered
-        api.notifier.draining = True
+        api.notifier.intake.draining = True
         tried = await api.answer("POST", f"{PATH}/{told['id']}/test")
-        api.notifier.draining = False
+        api.notifier.intake.draining = False
     assert (tried.status, len(receiver.requests)) == (503, 1)
     assert int(tried.headers["Retry-After"]) > 0
 

@@ -70,9 +70,9 @@ class Api:
         self._settled: asyncio.Queue[Settlement] = asyncio.Queue()
         self._settle, notifier.store.settle = notifier.store.settle, self._signal  # type: ignore[method-assign]  # to wait for
 
-    async def _signal(self, settlement: Settlement) -> bool:
-        done = await self._settle(settlement)
-        await self._settled.put(settlement)
+    def _signal(self, settlement: Settlement) -> asyncio.Future[bool]:
+        done = self._settle(settlement)
+        done.add_done_callback(lambda _: self._settled.put_nowait(settlement))
         return done
 
     async def settled(self, count: int = 1) -> None:

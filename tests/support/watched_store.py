@@ -51,7 +51,9 @@ class WatchedStore(SqliteStore):
         found = super().__getattribute__(name)
         return self._watched(name, found) if name in WATCHED else found
 
-    def _watched(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _watched(
+        self, name: str, method: Callable[..., Awaitable[Any]]
+    ) -> Callable[..., asyncio.Future[Any]]:
         async def call(*args: Any, **kwargs: Any) -> Any:
             if self.failing[name]:
                 self.failing[name] -= 1
@@ -66,7 +68,7 @@ class WatchedStore(SqliteStore):
                 self._news.notify_all()
             return result
 
-        return call
+        return lambda *args, **kwargs: asyncio.ensure_future(call(*args, **kwargs))
 
     async def called(self, name: str, times: int = 1) -> None:
         """Wait until it was called so many times in all."""

@@ -43,13 +43,14 @@ def test_the_earliest_time_of_a_lane_counts() -> None:
 
 
 def test_a_lane_with_older_due_work_is_behind() -> None:
-    """One whose work is only to come is not: what comes in now may go first."""
+    """One whose work is only to come is not, until its time has come."""
     agenda = Agenda()
     agenda.note("due", 10, 10)
     agenda.note("to come", 11, 10)
-    assert agenda.is_behind("due")
-    assert not agenda.is_behind("to come")
-    assert not agenda.is_behind("another")
+    assert agenda.is_behind("due", 10)
+    assert not agenda.is_behind("to come", 10)
+    assert agenda.is_behind("to come", 11)
+    assert not agenda.is_behind("another", 10)
 
 
 def test_crowded_lanes_are_put_aside_until_they_have_room() -> None:
@@ -59,7 +60,7 @@ def test_crowded_lanes_are_put_aside_until_they_have_room() -> None:
         agenda.note(lane, 10, 10)
     assert agenda.choose(10, lambda lane: lane == "b", never) == ["a", "c"]
     assert ready(agenda) == ["a", "c"]
-    assert agenda.is_behind("b")
+    assert agenda.is_behind("b", 10)
     agenda.note("b", 10, 10)
     assert ready(agenda) == ["a", "c"]
     assert agenda.unpark("b")
@@ -72,7 +73,7 @@ def test_held_lanes_are_dropped() -> None:
     agenda = Agenda()
     agenda.note("a", 10, 10)
     assert agenda.choose(10, lambda _lane: True, lambda _lane: True) == []
-    assert not agenda.is_behind("a")
+    assert not agenda.is_behind("a", 10)
     agenda.note("a", 11, 11)
     assert ready(agenda) == ["a"]
 

@@ -8,7 +8,7 @@ all is well again, every job that was accepted has come to its end, without the 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -78,18 +78,20 @@ class LateStore(WatchedStore):
         self.resent.add(job_id)
         return await super().requeue(job_id, now)
 
-    async def _submit(self, operation: Any) -> Any:
-        return await self._counted(super()._submit(operation))
+    def _submit(self, operation: Any) -> asyncio.Future[Any]:
+        submit = super()._submit
+        return asyncio.ensure_future(self._counted(lambda: submit(operation)))
 
     async def _run_on(self, which: int, work: Any) -> Any:
-        return await self._counted(super()._run_on(which, work))
+        run_on = super()._run_on
+        return await self._counted(lambda: run_on(which, work))
 
-    async def _counted(self, call: Any) -> Any:
+    async def _counted(self, call: Callable[[], Awaitable[Any]]) -> Any:
         await self._rest()
         self.under_way += 1
         self.idle.clear()
         try:
-            return await call
+            return await call()
         finally:
             self.under_way -= 1
             if not self.under_way:
@@ -264,9 +266,11 @@ class Play:
                     ),
                 )
             )
-        for added in await self.store.add(made):
+        dispatcher = self.notifier.dispatcher
+        claimed = [dispatcher.claim_new(each, self.notifier.clock()) for each in made]
+        for added in await self.store.add(claimed):
             self.accepted |= {each.id: each for each in added.jobs}
-            self.notifier.dispatcher.offer(added.event, added.jobs)
+            dispatcher.stored(added.event, added.jobs)
 
     async def subscribe(self) -> None:
         """An operator makes an endpoint."""

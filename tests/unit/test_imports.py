@@ -22,6 +22,7 @@ STREET: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"notifier", "server", "dev"}),
     frozenset({"service"}),
+    frozenset({"intake"}),
     frozenset(
         {
             *("web", "dashboard", "dispatch", "upkeep", "explain", "preview", "replays"),

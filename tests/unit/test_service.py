@@ -11,7 +11,7 @@ import pytest
 from support.builders import NOW, event
 from support.clock import Clock
 
-from notifier import service
+from notifier import intake
 from notifier.channels import Channel, ChannelContext, FunctionChannel, Message, Receipt
 from notifier.config import Config, Duration, Retry, Route, Workers
 from notifier.errors import (
@@ -176,7 +176,9 @@ async def test_an_event_whose_commit_is_of_unknown_result_is_delivered_if_it_is_
         await add(submissions)
         raise StoreUnavailableError("the commit's answer was lost")
 
-    monkeypatch.setattr(notifier.store, "add", committed_but_unheard)
+    monkeypatch.setattr(
+        notifier.store, "add", lambda given: asyncio.ensure_future(committed_but_unheard(given))
+    )
     with pytest.raises(StoreUnavailableError):
         await notifier.submit(event())
     await receiver.seen(1)
@@ -216,13 +218,13 @@ async def test_one_call_causes_no_more_jobs_than_memory_holds(
     notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand events for ten thousand endpoints are ten million; one event goes, whatever it causes."""
-    monkeypatch.setattr(service, "MAX_JOBS", 2)
+    monkeypatch.setattr(intake, "MAX_JOBS", 2)
     incoming = [from_event(event()) for _ in range(3)]
     with pytest.raises(InvalidEventError, match="more than 2 jobs") as refused:
         await notifier.ingest(incoming)
     assert refused.value.index == 2
     assert len(await notifier.ingest(incoming[:2])) == 2
-    monkeypatch.setattr(service, "MAX_JOBS", 0)
+    monkeypatch.setattr(intake, "MAX_JOBS", 0)
     assert len((await notifier.submit(event())).jobs) == 1
 
 

@@ -24,7 +24,8 @@ INSERT INTO event (
 
 -- name: new_job_columns
 seq, id, event_seq, channel, route, endpoint, destination, template, locale, lane, priority, status,
-attempts, max_attempts, next_attempt_at, claim, error_code, error_message, cause, created_at, updated_at
+attempts, max_attempts, next_attempt_at, claim, claimed_until, error_code, error_message, cause,
+created_at, updated_at
 
 -- name: insert_jobs
 INSERT INTO job ({new_job_columns}) VALUES
