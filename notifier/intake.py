@@ -13,7 +13,7 @@ from notifier.dispatch.pool import log_failed
 from notifier.errors import DrainingError, Fault, IdempotencyConflictError, InvalidEventError
 from notifier.ingest import Incoming, from_event
 from notifier.metrics import Metrics
-from notifier.model import Event, EventRecord, new_id
+from notifier.model import Event, EventRecord, Job, new_id
 from notifier.routing import OPERATIONAL, Router
 from notifier.store import Store
 from notifier.store.base import Added, Submission
@@ -74,7 +74,8 @@ class Intake:
     def stored(self, submissions: Sequence[Submission]) -> None:
         """Take note of submissions that were stored otherwise than by `take`."""
         for each in submissions:
-            self._note(Added(each.event, each.jobs, duplicate=False))
+            self._count(each.jobs)
+        self._dispatcher.stored(submissions)
 
     # Inside --------------------------------------------------------------------------------------
 
@@ -100,31 +101,32 @@ class Intake:
 
     def _done(self, submissions: Sequence[Submission], adding: Future[list[Added]]) -> None:
         self._under_way.discard(adding)
-        error = None if adding.cancelled() else adding.exception()
-        if adding.cancelled() or error is not None:
-            # They may be stored all the same: after a commit of unknown result, or if who asked has gone.
-            leave = self._dispatcher.not_stored
-            if not isinstance(error, IdempotencyConflictError):
-                leave = self._dispatcher.perhaps_stored
-            for each in submissions:
-                leave(each)
-            return
-        for submission, added in zip(submissions, adding.result(), strict=True):
-            if added.duplicate:
-                self._dispatcher.not_stored(submission)
-            self._note(added)
+        if adding.cancelled():
+            self._dispatcher.perhaps_stored(submissions)
+        elif (error := adding.exception()) is None:
+            self._took(submissions, adding.result())
+        elif isinstance(error, IdempotencyConflictError):
+            self._dispatcher.not_stored(submissions)
+        else:
+            self._dispatcher.perhaps_stored(submissions)
 
-    def _note(self, added: Added) -> None:
-        if added.duplicate:
-            self._metrics.duplicates.inc()
-            return
+    def _took(self, submissions: Sequence[Submission], added: Sequence[Added]) -> None:
+        repeated = [made for made, each in zip(submissions, added, strict=True) if each.duplicate]
+        if repeated:
+            self._metrics.duplicates.inc(len(repeated))
+            self._dispatcher.not_stored(repeated)
+        fresh = [each for each in added if not each.duplicate] if repeated else added
+        for each in fresh:
+            self._count(each.jobs)
+        self._dispatcher.stored(fresh)
+
+    def _count(self, jobs: Sequence[Job]) -> None:
         self._metrics.accepted.inc()
-        if not added.jobs:
+        if not jobs:
             self._metrics.unrouted.inc()
-        for job in added.jobs:
+        for job in jobs:
             if job.error is not None:
                 log_failed(job, job.error)
-        self._dispatcher.stored(added.event, added.jobs)
 
 
 def record_of(incoming: Incoming, now: float) -> EventRecord:

@@ -18,8 +18,8 @@ from msgspec import Struct
 from notifier.dispatch.agenda import Agenda
 from notifier.dispatch.queue import FairQueue
 from notifier.metrics import Metrics
-from notifier.model import Claim, EventRecord, Job, JobState, Priority
-from notifier.store.base import Store, Submission
+from notifier.model import Claim, Job, JobState, Priority
+from notifier.store.base import Added, Store, Submission
 
 BATCH = 500
 """Jobs that one claim takes at most."""
@@ -107,31 +107,34 @@ class Dispatcher:
             return False
         return self._coming < self._queue.share(job.lane, job.priority)
 
-    def stored(self, event: EventRecord, jobs: Sequence[Job]) -> None:
-        """Take note of jobs that were just committed."""
-        self._queue.take_in(self._arrived(event, jobs))
-        self._note_pending(jobs)
+    def stored(self, fresh: Sequence[Submission | Added]) -> None:
+        """Take note of what was just committed."""
+        self._queue.take_in(self._arrived(fresh))
+        self._note_pending(fresh)
 
-    def not_stored(self, submission: Submission) -> None:
-        """Take note that jobs were not committed."""
-        self._arrived(submission.event, submission.jobs)
+    def not_stored(self, submissions: Sequence[Submission]) -> None:
+        """Take note of what was not committed."""
+        self._arrived(submissions)
 
-    def perhaps_stored(self, submission: Submission) -> None:
-        """Take note of jobs of which nobody knows: what was claimed is given back, if it is there."""
-        if claims := self._arrived(submission.event, submission.jobs):
+    def perhaps_stored(self, submissions: Sequence[Submission]) -> None:
+        """Take note of what nobody knows of: jobs that were claimed are given back, if they are there."""
+        if claims := self._arrived(submissions):
             self._queue.on_refused(claims, 0.0)
-        self._note_pending(submission.jobs)
+        self._note_pending(submissions)
 
-    def _arrived(self, event: EventRecord, jobs: Sequence[Job]) -> list[Claim]:
+    def _arrived(self, made: Sequence[Submission | Added]) -> list[Claim]:
         """The claims on jobs that were claimed as they were made; they are no longer on their way."""
-        claims = [Claim(job, event) for job in jobs if job.status is JobState.PROCESSING]
+        claims = [
+            Claim(job, each.event) for each in made for job in each.jobs if job.status is JobState.PROCESSING
+        ]
         self._coming -= len(claims)
         return claims
 
-    def _note_pending(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            if job.next_attempt_at is not None:
-                self.due(job.lane, job.priority, job.next_attempt_at)
+    def _note_pending(self, made: Sequence[Submission | Added]) -> None:
+        for each in made:
+            for job in each.jobs:
+                if job.next_attempt_at is not None:
+                    self.due(job.lane, job.priority, job.next_attempt_at)
 
     def due(self, lane: str, priority: int, at: float) -> None:
         """Take note that a job of a lane, in the store, becomes due at a time."""

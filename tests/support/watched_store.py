@@ -12,8 +12,8 @@ from notifier.store.sqlite import SqliteStore
 
 WATCHED = frozenset(
     {
+        "add",
         "claim",
-        "claim_these",
         "lanes",
         "settle",
         "renew",

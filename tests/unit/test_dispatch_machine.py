@@ -268,9 +268,9 @@ class Play:
             )
         dispatcher = self.notifier.dispatcher
         claimed = [dispatcher.claim_new(each, self.notifier.clock()) for each in made]
-        for added in await self.store.add(claimed):
-            self.accepted |= {each.id: each for each in added.jobs}
-            dispatcher.stored(added.event, added.jobs)
+        added = await self.store.add(claimed)
+        self.accepted |= {job.id: job for each in added for job in each.jobs}
+        dispatcher.stored(added)
 
     async def subscribe(self) -> None:
         """An operator makes an endpoint."""
