@@ -37,6 +37,10 @@ class Decision(Struct, frozen=True, kw_only=True):
     cause: str | None = None
 
 
+DELIVERED = Decision(status=JobState.COMPLETED, outcome=Outcome.DELIVERED, spent=True)
+"""What every receipt means."""
+
+
 def decide(
     error: DeliveryError | None,
     job: Job,
@@ -55,7 +59,7 @@ def decide(
     whether what may have arrived is tried again.
     """
     if error is None:
-        return Decision(status=JobState.COMPLETED, outcome=Outcome.DELIVERED, spent=True)
+        return DELIVERED
     why = JobError(printable(str(error.code), MAX_CODE), printable(error.message))
     if isinstance(error, Unavailable):
         return _again(Outcome.RETRY, max(now, paused_until), why, spent=False)
@@ -112,4 +116,7 @@ def cause_of(channel: str, error: JobError, template: str | None) -> str:
 
 def printable(text: str, limit: int = MAX_MESSAGE) -> str:
     """Text that any store and page can take: no NUL, no lone surrogates, at most `limit` characters."""
-    return text[:limit].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    text = text[:limit]
+    if text.isascii() and "\0" not in text:
+        return text  # nearly every answer: half the cost
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

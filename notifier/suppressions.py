@@ -32,17 +32,19 @@ class Suppressions:
 
     # What workers ask ----------------------------------------------------------------------------
 
+    def concern(self, job: Job) -> bool:
+        """Whether a job has a recipient who could be left alone; else there is nothing to check or note."""
+        return _recipient(job) is not None
+
     async def check(self, job: Job) -> None:
         """Let a job go out, or raise Withdrawn (`suppressed`): its recipient is to be left alone.
 
         Where the store can't say, nothing goes out either: raises Unavailable (`store_unavailable`).
         """
-        if job.channel == EXEMPT or job.destination is None:
+        if (recipient := _recipient(job)) is None:
             return
         try:
-            found = await self._store.suppressed(
-                job.channel, key_of(job.channel, job.destination), job.category
-            )
+            found = await self._store.suppressed(job.channel, key_of(job.channel, recipient), job.category)
         except StoreError as error:
             problem = f"whether the recipient wants it can't be read: {error}"
             raise Unavailable(problem, code="store_unavailable") from error
@@ -51,13 +53,13 @@ class Suppressions:
 
     async def note(self, job: Job, answer: Receipt | DeliveryError) -> None:
         """Take note of what an attempt came to: a bounce counts, a delivery ends the count. Never raises."""
-        if not self._after or job.channel == EXEMPT or job.destination is None:
+        if not self._after or (recipient := _recipient(job)) is None:
             return
         try:
             if isinstance(answer, Bounced):
-                await self._count(job, key_of(job.channel, job.destination), answer)
+                await self._count(job, key_of(job.channel, recipient), answer)
             elif isinstance(answer, Receipt) and self._after > 1:  # else nothing is ever left counted
-                await self._store.forget_bounces(job.channel, key_of(job.channel, job.destination))
+                await self._store.forget_bounces(job.channel, key_of(job.channel, recipient))
         except Exception:
             _log.exception("a bounce could not be noted", job=job.id)
 
@@ -128,6 +130,11 @@ class Suppressions:
         return await self._store.suppressions(
             limit=limit, channel=channel, recipient=recipient, reason=reason, after=after
         )
+
+
+def _recipient(job: Job) -> str | None:
+    """Whom a job is for, where they could be left alone."""
+    return None if job.channel == EXEMPT else job.destination
 
 
 def recipient_key(channel: str, recipient: str) -> str:

@@ -1,7 +1,7 @@
 """One attempt at one job, up to its channel: whom it is for by now, whether they want it, what it says."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -15,6 +15,8 @@ from notifier.routing import Router
 from notifier.store.base import Store
 from notifier.suppressions import Suppressions
 from notifier.unsubscribing import Unsubscribing
+
+_NOTHING = Content()
 
 
 class KnownEndpoints(Protocol):
@@ -61,18 +63,20 @@ class Deliverer:
             return job
         return self._router.resolve(job, claim.event, claim.event.decoded_data())
 
-    async def deliver(self, job: Job, claim: Claim) -> Receipt:
-        """Deliver, within the channel's time. One that returns no receipt is taken at its word."""
+    def deliver(self, job: Job, claim: Claim) -> Awaitable[Receipt]:
+        """Deliver, within the channel's time. What goes wrong is raised here, or by what is returned."""
         channel = self._channels.get(job.channel)
         if channel is None:
             raise Permanent(f"no channel {job.channel!r} is registered any more", code="unknown_channel")
+        if job.kept or self._suppressions.concern(job):
+            return self._deliver_if_wanted(job, claim, channel)
+        return _timed(channel, self._message(job, claim, channel))
+
+    async def _deliver_if_wanted(self, job: Job, claim: Claim, channel: Channel) -> Receipt:
+        """Deliver what the store must be asked about first: who wants none, and what was sent before."""
         await self._suppressions.check(job)
-        message = await self._message(job, claim, channel)
-        if channel.timeout is None:
-            receipt = await channel.deliver(message)
-        else:
-            receipt = await _timed(channel, message, channel.timeout)
-        return receipt if isinstance(receipt, Receipt) else Receipt()
+        kept = await self._kept(job) if job.kept else None
+        return await _timed(channel, self._message(job, claim, channel, kept))
 
     def _endpoint_of(self, job: Job) -> Endpoint | None:
         """The subscription that a job is for, as it stands now. Raises Withdrawn where it is gone."""
@@ -83,13 +87,12 @@ class Deliverer:
             raise Withdrawn("its endpoint was deleted", code="endpoint_deleted")
         return endpoint
 
-    async def _message(self, job: Job, claim: Claim, channel: Channel) -> Message:
-        kept = await self._kept(job) if job.kept else None
+    def _message(self, job: Job, claim: Claim, channel: Channel, kept: bytes | None = None) -> Message:
         unsubscribe_url = self._unsubscribing.url(job)
         return Message(
             job=job,
             event=claim.event,
-            content=Content() if kept is not None else self._content(job, claim, channel, unsubscribe_url),
+            content=self._content(job, claim, channel, unsubscribe_url) if kept is None else _NOTHING,
             settings=self._config.channels.others.get(job.channel, {}),
             kept=kept,
             unsubscribe_url=unsubscribe_url,
@@ -106,7 +109,7 @@ class Deliverer:
 
     def _content(self, job: Job, claim: Claim, channel: Channel, unsubscribe_url: str | None) -> Content:
         if job.template is None:
-            return Content()
+            return _NOTHING
         return self._renderer.render(
             job.template,
             channel.parts,
@@ -118,7 +121,13 @@ class Deliverer:
         )
 
 
-async def _timed(channel: Channel, message: Message, seconds: float) -> Receipt:
+def _timed(channel: Channel, message: Message) -> Awaitable[Receipt]:
+    """Have a message delivered; one whose channel doesn't keep the time itself, within that."""
+    seconds = channel.timeout
+    return channel.deliver(message) if seconds is None else _deliver_within(seconds, channel, message)
+
+
+async def _deliver_within(seconds: float, channel: Channel, message: Message) -> Receipt:
     limit = asyncio.timeout(seconds)
     try:
         async with limit:

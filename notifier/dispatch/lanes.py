@@ -19,6 +19,7 @@ BREAKER_OPEN = "breaker_open"
 
 _PROBES = 2
 """Jobs held of a lane whose breaker has opened: one to try it with, and the next."""
+_PRIORITIES = range(len(Priority))
 
 
 class Stop(Struct, frozen=True):
@@ -35,9 +36,9 @@ class Lane:
 
     def __init__(self, name: str, limits: Limits, now: float) -> None:
         self.name = name
-        self.waiting: tuple[deque[Claim], ...] = tuple(deque() for _ in Priority)
-        self.held = [0] * len(Priority)
-        self.in_flight = [0] * len(Priority)
+        self.waiting: tuple[deque[Claim], ...] = tuple([deque() for _ in _PRIORITIES])
+        self.held = [0 for _ in _PRIORITIES]
+        self.in_flight = [0 for _ in _PRIORITIES]
         self.faults = 0
         """The provider's faults in a row."""
         self.stop: Stop | None = None

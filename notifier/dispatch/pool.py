@@ -7,7 +7,7 @@ worker goes on.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 import structlog
@@ -20,7 +20,7 @@ from notifier.dispatch.queue import FairQueue
 from notifier.errors import DeliveryError, StoreError, Transient, Unknown, Withdrawn
 from notifier.metrics import Metrics
 from notifier.model import Attempt, Claim, Job, JobError, JobState
-from notifier.retry import Decision, decide, mask, printable
+from notifier.retry import DELIVERED, Decision, decide, mask, printable
 from notifier.routing import Router
 from notifier.store.base import Settlement, Store
 from notifier.suppressions import Suppressions
@@ -113,30 +113,28 @@ class WorkerPool:
     # One worker ----------------------------------------------------------------------------------
 
     async def _work(self) -> None:
+        own = cast("asyncio.Task[None]", asyncio.current_task())
         # A channel may tell of a cancellation what it means for its job: that is written down first.
-        while not _is_to_end() and (claim := await self._queue.get()) is not None:
+        while not own.cancelling() and (claim := await self._queue.get()) is not None:
             moved = None
             try:
-                moved = await self._handle(claim)
+                moved = await self._attempt(claim)
+            except asyncio.CancelledError:
+                await self._release(claim)
+                raise
+            except Exception:
+                self._metrics.errors.labels("worker").inc()
+                _log.exception("a worker failed; its job comes again when its claim ends", job=claim.job.id)
             finally:
                 self._queue.done(claim)
             if moved is not None:
                 self._queue.take_in([moved])
 
-    async def _handle(self, claim: Claim) -> Claim | None:
-        """Try one job; returns the claim if it is to wait its turn in another lane first."""
-        try:
-            return await self._attempt(claim)
-        except asyncio.CancelledError:
-            await self._release(claim)
-            raise
-        except Exception:
-            self._metrics.errors.labels("worker").inc()
-            _log.exception("a worker failed; its job is tried again when its claim ends", job=claim.job.id)
-        return None
-
     async def _attempt(self, claim: Claim) -> Claim | None:
-        """Try one job once, and write down what came of it; see `_handle`."""
+        """Try one job once, and write down what came of it.
+
+        Returns the claim if it is to wait its turn in another lane first.
+        """
         started, clock = self._clock(), time.perf_counter()
         job, answer = await self._answer(claim)
         if answer is None:
@@ -144,11 +142,15 @@ class WorkerPool:
         duration = time.perf_counter() - clock
         try:
             verdict = self._health.note(job.lane, answer)
-            self.give_back(verdict.withdrawn, verdict.until)
+            if verdict.withdrawn:
+                self.give_back(verdict.withdrawn, verdict.until)
             settlement = self._settlement(claim, job, answer, started, duration, until=verdict.until)
             try:
-                await self._tell_endpoint(job, answer, started, breaker_opened=verdict.breaker_opened)
-                await self._suppressions.note(job, answer)
+                if job.endpoint is not None:
+                    opened = verdict.breaker_opened
+                    await self._tell_endpoint(job.endpoint, answer, started, breaker_opened=opened)
+                if self._suppressions.concern(job):
+                    await self._suppressions.note(job, answer)
             finally:  # a worker that is cancelled there has delivered all the same
                 await self._settle(job, settlement)
         except Exception as error:
@@ -167,7 +169,9 @@ class WorkerPool:
             job = self._deliverer.made_out(claim)
             if job.lane != claim.job.lane:
                 return job, None
-            return job, await self._deliverer.deliver(job, claim)
+            receipt = await self._deliverer.deliver(job, claim)
+            # A channel that returns no receipt is taken at its word.
+            return job, receipt if isinstance(receipt, Receipt) else Receipt()
         except DeliveryError as error:
             return job, error
         except BaseException as error:
@@ -178,10 +182,10 @@ class WorkerPool:
     # What became of it ---------------------------------------------------------------------------
 
     async def _tell_endpoint(
-        self, job: Job, answer: Receipt | DeliveryError, started: float, *, breaker_opened: bool
+        self, endpoint_id: str, answer: Receipt | DeliveryError, started: float, *, breaker_opened: bool
     ) -> None:
         """Tell an endpoint. What goes wrong there must not change what became of the job."""
-        endpoint = self._endpoints.get(job.endpoint) if job.endpoint is not None else None
+        endpoint = self._endpoints.get(endpoint_id)
         # One that was changed meanwhile (its url, say) has nothing to do with how this went.
         if endpoint is None or endpoint.updated_at > started:
             return
@@ -206,17 +210,9 @@ class WorkerPool:
         until: float,
     ) -> Settlement:
         """What to write down. A destination is written with it when it was made out only now."""
-        decision = decide(
-            answer if isinstance(answer, DeliveryError) else None,
-            job,
-            schedule=self._router.schedule(job.route),
-            retry=self._config.retry,
-            now=self._clock(),
-            random=self._random,
-            paused_until=until,
-            on_unknown=self._router.on_unknown(job.route),
-        )
-        self._metrics.attempted(job.channel, decision.outcome, duration)
+        now = self._clock()
+        decision = self._decision(job, answer, now, until)
+        self._metrics.attempts.add(job.channel, decision.outcome, duration)
         if decision.status is JobState.FAILED and decision.error is not None:
             log_failed(job, decision.error)
         made_out = claim.job.destination is None
@@ -224,7 +220,7 @@ class WorkerPool:
             job_id=job.id,
             claim=claim.job.claim,
             status=decision.status,
-            now=self._clock(),
+            now=now,
             next_attempt_at=decision.next_attempt_at,
             error=decision.error,
             cause=decision.cause,
@@ -235,6 +231,20 @@ class WorkerPool:
             lane=job.lane if made_out else None,
             locale=job.locale if made_out else None,
             addressed=job.addressed if made_out else None,
+        )
+
+    def _decision(self, job: Job, answer: Receipt | DeliveryError, now: float, until: float) -> Decision:
+        if isinstance(answer, Receipt):
+            return DELIVERED
+        return decide(
+            answer,
+            job,
+            schedule=self._router.schedule(job.route),
+            retry=self._config.retry,
+            now=now,
+            random=self._random,
+            paused_until=until,
+            on_unknown=self._router.on_unknown(job.route),
         )
 
     async def _settle(self, job: Job, settlement: Settlement) -> None:

@@ -215,7 +215,9 @@ class Endpoints:
 
     async def delivered(self, endpoint_id: str, now: float) -> None:
         """Take note that its receiver took something. Costs nothing while all is well; raises nothing."""
-        await self._note(endpoint_id, health.after_success, now)
+        endpoint = self._kept.get(endpoint_id)
+        if endpoint is not None and health.after_success(endpoint) is not None:
+            await self._note(endpoint_id, health.after_success, now)
 
     async def failed(
         self, endpoint_id: str, error: DeliveryError, now: float, *, breaker_opened: bool = False
