@@ -72,7 +72,7 @@ _EXPECTED = {
 
 def parse_structured(body: bytes) -> list[Incoming]:
     """Read one CloudEvent in structured mode. Raises InvalidEventError."""
-    return [_structured(body, "")]
+    return [_structured(body)]
 
 
 def parse_batch(body: bytes) -> list[Incoming]:
@@ -96,12 +96,12 @@ def parse_binary(headers: Mapping[str, str], body: bytes) -> list[Incoming]:
         for name, value in headers.items()
         if name.lower().startswith(HEADER)
     }
-    _check_names(said, "")
+    _check_names(said)
     try:
         attributes = msgspec.convert(said, Attributes)
     except UNREADABLE as error:
         raise InvalidEventError(faults_of(error, wanted=Attributes, expected=_EXPECTED)) from None
-    return [_incoming(attributes, Raw(body) if body else _NO_DATA, "/data")]
+    return [_incoming(attributes, Raw(body) if body else _NO_DATA)]
 
 
 def is_json(media_type: str) -> bool:
@@ -119,27 +119,27 @@ def header_value(value: str) -> str:
     return unquote(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _structured(text: bytes | Raw, pointer: str) -> Incoming:
+def _structured(text: bytes | Raw) -> Incoming:
     try:
         posted = _cloud_event.decode(text)
         names = _names.decode(text)
     except UNREADABLE as error:
-        faults = faults_of(error, pointer, wanted=CloudEvent, text=text, expected=_EXPECTED)
+        faults = faults_of(error, wanted=CloudEvent, text=text, expected=_EXPECTED)
         raise InvalidEventError(faults) from None
-    _check_names(names.keys() - {"data_base64"}, pointer)
+    _check_names(names.keys() - {"data_base64"})
     if posted.datacontenttype is not None and not is_json(posted.datacontenttype):
-        raise InvalidEventError([Fault(f"{pointer}/datacontenttype", "expected a JSON media type")])
+        raise InvalidEventError([Fault("/datacontenttype", "expected a JSON media type")])
     if posted.data_base64 is not None:
-        return _incoming(posted, _decoded(posted, f"{pointer}/data_base64"), f"{pointer}/data_base64")
-    return _incoming(posted, _NO_DATA if _is_null(posted.data) else posted.data, f"{pointer}/data")
+        return _incoming(posted, _decoded(posted), "/data_base64")
+    return _incoming(posted, _NO_DATA if _is_null(posted.data) else posted.data)
 
 
-def _check_names(names: Iterable[str], pointer: str) -> None:
+def _check_names(names: Iterable[str]) -> None:
     """Hold CloudEvents §3.1: names are lower-case letters and digits."""
     wrong = [name for name in names if not _ATTRIBUTE.fullmatch(name)]
     if wrong:
         raise InvalidEventError(
-            [Fault(f"{pointer}/{escaped(n)}", "an attribute's name is lower-case a-z and 0-9") for n in wrong]
+            [Fault(f"/{escaped(name)}", "an attribute's name is lower-case a-z and 0-9") for name in wrong]
         )
 
 
@@ -147,21 +147,21 @@ def _is_null(text: Raw) -> bool:
     return bytes(text) == bytes(_NULL)
 
 
-def _decoded(posted: _Posted, pointer: str) -> Raw:
+def _decoded(posted: _Posted) -> Raw:
     """Return the data's JSON text out of its Base64."""
     if not _is_null(posted.data):
-        raise InvalidEventError([Fault(pointer, "stands beside data; only one may")])
+        raise InvalidEventError([Fault("/data_base64", "stands beside data; only one may")])
     try:
         return Raw(base64.b64decode(posted.data_base64 or "", validate=True))
     except ValueError:
-        raise InvalidEventError([Fault(pointer, "is not Base64")]) from None
+        raise InvalidEventError([Fault("/data_base64", "is not Base64")]) from None
 
 
-def _incoming(said: Attributes, text: Raw, pointer: str) -> Incoming:
+def _incoming(said: Attributes, text: Raw, pointer: str = "/data") -> Incoming:
     """Put an event together from its attributes and its data's text, which stands at `pointer`."""
     key = f"{said.source} {said.id}"
     if len(key) > _MAX_KEY:
         problem = f"source and id together are longer than {_MAX_KEY - 1} characters"
-        raise InvalidEventError([Fault(f"{pointer.rpartition('/')[0]}/id", problem)])
+        raise InvalidEventError([Fault("/id", problem)])
     event = Event(type=said.type, data=decode_data(text, pointer), tenant=said.tenant, idempotency_key=key)
     return Incoming(event, text, fingerprint(event))

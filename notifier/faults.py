@@ -75,7 +75,7 @@ def faults_of(
     if named := _NAMED.fullmatch(problem):
         names = _fields(wanted, steps)
         if named[1] == "missing required":
-            missing = [named[2]] if text is None or steps else _missing(text, names)
+            missing = [named[2]] if text is None or steps else _missing(text, names) or [named[2]]
             return [Fault(f"{pointer}/{escaped(name)}", "is missing") for name in missing]
         told = (known or {}).get(named[2]) or f"unknown field{nearest(named[2], names)}"
         return [Fault(f"{pointer}/{escaped(named[2])}", told)]
@@ -144,7 +144,10 @@ def _kinds_of(wanted: Any) -> str:
 
 
 def _missing(text: bytes | Raw, names: Mapping[str, bool]) -> list[str]:
-    there = _KEYS.decode(text)
+    try:
+        there = _KEYS.decode(text)
+    except UNREADABLE:  # something follows what lacks the field
+        return []
     return [name for name, required in names.items() if required and name not in there]
 
 

@@ -11,14 +11,15 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from functools import lru_cache
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct
 
 from notifier.errors import Fault, InvalidEventError
 from notifier.faults import UNREADABLE, depth_fault, escaped, faults_of, nearest
-from notifier.model import MAX_DATA_DEPTH, MAX_RECIPIENTS, Delivery, Event, IdempotencyKey
+from notifier.model import MAX_DATA_DEPTH, MAX_RECIPIENTS, Delivery, Event, EventType, IdempotencyKey
 
 MAX_EVENTS = 1000
 """How many events one array may hold."""
@@ -44,12 +45,25 @@ class _Posted(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data: Raw  # type: ignore[assignment]  # the same field, before it is decoded
 
 
+class _Quick(_Posted, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same, its type not yet held to its pattern: that one expression takes half of the decoding."""
+
+    type: Annotated[str, Meta(max_length=128)]
+
+
+_quick = msgspec.json.Decoder(_Quick)
 _event = msgspec.json.Decoder(_Posted)
 _array = msgspec.json.Decoder(list[Raw])
 _data = msgspec.json.Decoder(dict[str, Any])
 _anything = msgspec.json.Decoder()
 _children = msgspec.json.Decoder(dict[str, Raw] | list[Raw])
 _canonical = msgspec.json.Encoder(order="deterministic")
+
+_MEMBERS = len('{"type":"","data":}')
+_TENANT = len(',"tenant":""')
+_KEY = len(',"idempotency_key":""')
+_SHORTEST = len(',"data":0')
+"""Bytes that fields take beside their values, and those of the shortest field that can stand twice."""
 
 _FIELD = re.compile(
     rb'"(' + b"|".join(field.encode_name.encode() for field in msgspec.structs.fields(Event)) + rb')"\s*:'
@@ -68,8 +82,8 @@ def parse_json(
     """
     now = time.time() if now is None else now
     if not _ARRAY.match(body):
-        return [understood(body, "", now, channels)], False
-    return each(elements(body), lambda text, pointer: understood(text, pointer, now, channels)), True
+        return [understood(body, now, channels)], False
+    return each(elements(body), lambda text: understood(text, now, channels)), True
 
 
 def from_event(event: Event, *, now: float | None = None) -> Incoming:
@@ -83,7 +97,7 @@ def from_event(event: Event, *, now: float | None = None) -> Incoming:
         raise InvalidEventError([depth_fault("/data")]) from None
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidEventError([Fault("/data", f"can't be written as JSON: {error}")]) from error
-    incoming = understood(body, "", time.time() if now is None else now)
+    incoming = understood(body, time.time() if now is None else now)
     if b"null" in body and _has_non_finite(event.data):
         raise InvalidEventError([Fault("/data", "NaN and infinity can't be written as JSON")])
     return incoming
@@ -116,38 +130,65 @@ def elements(body: bytes) -> list[Raw]:
     return found
 
 
-def each(texts: Iterable[Raw], read: Callable[[Raw, str], Incoming]) -> list[Incoming]:
+def each(texts: Iterable[Raw], read: Callable[[Raw], Incoming]) -> list[Incoming]:
     """Read every element of an array. Raises one InvalidEventError with the faults of all."""
     events: list[Incoming] = []
     faults: list[Fault] = []
     for index, text in enumerate(texts):
         try:
-            events.append(read(text, f"/{index}"))
+            events.append(read(text))
         except InvalidEventError as error:
-            faults += error.faults
+            faults += [Fault(f"/{index}{fault.pointer}", fault.detail) for fault in error.faults]
     if faults:
         raise InvalidEventError(faults)
     return events
 
 
-def understood(
-    text: bytes | Raw, pointer: str, now: float, channels: Collection[str] | None = None
-) -> Incoming:
-    """Read one event, which stands at `pointer`. Raises InvalidEventError."""
-    try:
-        posted = _event.decode(text)
-    except UNREADABLE as error:
-        raise InvalidEventError(faults_of(error, pointer, wanted=Event, text=text)) from None
-    event = _with_data(posted, decode_data(posted.data, f"{pointer}/data"))
-    broken = _broken_rules(event, bytes(text), now, channels)
-    faults = [Fault(pointer + fault.pointer, fault.detail) for fault in broken]
-    if faults:
+def understood(text: bytes | Raw, now: float, channels: Collection[str] | None = None) -> Incoming:
+    """Read one event. Raises InvalidEventError, its pointers from the event on."""
+    posted = _posted(text)
+    event = Event(
+        type=posted.type,
+        data=decode_data(posted.data),
+        tenant=posted.tenant,
+        idempotency_key=posted.idempotency_key,
+        deliver_at=posted.deliver_at,
+        deliver=posted.deliver,
+    )
+    if faults := _broken_rules(event, posted, text, now, channels):
         raise InvalidEventError(faults)
     return Incoming(event, posted.data, None if event.idempotency_key is None else fingerprint(event))
 
 
-def decode_data(text: bytes | Raw, pointer: str) -> dict[str, Any]:
-    """Decode an event's data and bound its depth. Raises InvalidEventError."""
+def _posted(text: bytes | Raw) -> _Posted:
+    """Take one event apart; whatever is not quite in order is read again, to say what is wrong with it."""
+    try:
+        posted = _quick.decode(text)
+        if _is_type(posted.type):
+            return posted
+    except UNREADABLE:
+        pass
+    try:
+        return _event.decode(text)
+    except UNREADABLE as error:
+        raise InvalidEventError(faults_of(error, wanted=Event, text=text)) from None
+
+
+@lru_cache(maxsize=1024)
+def _is_type(name: str) -> bool:
+    """Whether it is the name of a type, remembered: there are few."""
+    try:
+        msgspec.convert(name, EventType)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def decode_data(text: bytes | Raw, pointer: str = "/data") -> dict[str, Any]:
+    """Decode an event's data, which stands at `pointer`, and bound its depth. Raises InvalidEventError.
+
+    At once, and not when somebody needs it: nothing says sooner that every number and text in it is in order.
+    """
     try:
         data = _data.decode(text)
     except RecursionError:
@@ -155,7 +196,8 @@ def decode_data(text: bytes | Raw, pointer: str) -> dict[str, Any]:
     except UNREADABLE as error:
         told = faults_of(error, wanted=dict[str, Any], text=text)[0].detail
         raise InvalidEventError([Fault(_culprit(text, pointer), told)]) from None
-    if _too_deep(bytes(text), data):
+    flat = bytes(text)
+    if flat.count(b"{") + flat.count(b"[") > MAX_DATA_DEPTH and _too_deep(data):
         raise InvalidEventError([depth_fault(pointer)])
     return data
 
@@ -166,21 +208,12 @@ def fingerprint(event: Event) -> str:
     return hashlib.sha256(_canonical.encode(said)).hexdigest()
 
 
-def _with_data(posted: _Posted, data: dict[str, Any]) -> Event:
-    return Event(
-        type=posted.type,
-        data=data,
-        tenant=posted.tenant,
-        idempotency_key=posted.idempotency_key,
-        deliver_at=posted.deliver_at,
-        deliver=posted.deliver,
-    )
-
-
-def _broken_rules(event: Event, text: bytes, now: float, channels: Collection[str] | None) -> list[Fault]:
+def _broken_rules(
+    event: Event, posted: _Posted, text: bytes | Raw, now: float, channels: Collection[str] | None
+) -> list[Fault]:
     """Hold the rules that a type can't say."""
-    faults = []
-    if repeated := _repeated_field(text):
+    faults: list[Fault] = []
+    if _has_room(posted, len(text)) and (repeated := _repeated_field(bytes(text))):
         faults.append(Fault(f"/{escaped(repeated)}", "stands more than once"))
     if event.deliver_at is not None and not 0 <= event.deliver_at.timestamp() <= now + MAX_DELAY:
         faults.append(Fault("/deliver_at", "expected a time at most 366 days ahead, and none before 1970"))
@@ -213,6 +246,19 @@ def _delivery_faults(pointer: str, delivery: Delivery) -> Iterable[Fault]:
         yield Fault(pointer, f"expected at most {MAX_RECIPIENTS} recipients in to, cc and bcc, got {count}")
 
 
+def _has_room(posted: _Posted, size: int) -> bool:
+    """Whether a text of that many bytes could hold a field twice, by what those it has take at least.
+
+    Spares nearly every text the search (2 µs): only white space and escapes take more than they must.
+    """
+    taken = _MEMBERS + len(posted.type) + len(posted.data)
+    if posted.tenant is not None:
+        taken += _TENANT + len(posted.tenant)
+    if posted.idempotency_key is not None:
+        taken += _KEY + len(posted.idempotency_key)
+    return size >= taken + _SHORTEST
+
+
 def _repeated_field(text: bytes) -> str | None:
     """Find a field that stands twice: which of the two is meant, nobody can tell.
 
@@ -222,15 +268,17 @@ def _repeated_field(text: bytes) -> str | None:
     found = _FIELD.findall(text)
     if len(found) == len(set(found)) and b"\\u00" not in text:
         return None
-    pairs = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
+    try:
+        readable = text.decode("utf-8", "replace")  # data that was repeated is not decoded yet
+        pairs = json.loads(readable, object_pairs_hook=list, parse_int=str, parse_float=str)
+    except RecursionError:  # nor was it held to its depth
+        return "data"
     name, times = Counter(name for name, _ in pairs).most_common(1)[0]
     return name if times > 1 else None
 
 
-def _too_deep(text: bytes, data: dict[str, Any]) -> bool:
-    """Whether objects and arrays nest too deep; only a text with enough brackets is walked at all."""
-    if text.count(b"{") + text.count(b"[") <= MAX_DATA_DEPTH:
-        return False
+def _too_deep(data: dict[str, Any]) -> bool:
+    """Whether objects and arrays nest too deep."""
     level: list[Any] = [data]
     for _ in range(MAX_DATA_DEPTH):
         level = [item for parent in level for item in _items(parent) if isinstance(item, (dict, list))]

@@ -1,11 +1,14 @@
 """What is understood of a posted body, and what a refusal points at."""
 
 import json
+import math
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from notifier.errors import Fault, InvalidEventError
@@ -183,11 +186,12 @@ def test_a_channel_that_is_not_there_is_told_before_what_it_would_need(channel: 
 
 
 @pytest.mark.parametrize("field", ["type", "data"])
-def test_a_missing_field_is_pointed_at(field: str) -> None:
-    """What is required and isn't there is named where it should stand."""
+@pytest.mark.parametrize("end", [b"", b"x"])
+def test_a_missing_field_is_pointed_at(field: str, end: bytes) -> None:
+    """What is required and isn't there is named where it should stand, whatever else is wrong."""
     body = json.loads(posted())
     del body[field]
-    assert pointers(json.dumps(body).encode()) == [f"/{field}"]
+    assert pointers(json.dumps(body).encode() + end) == [f"/{field}"]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +226,10 @@ def test_wide_data_is_not_deep() -> None:
     [
         b'{"type":"a","type":"b","data":{}}',
         b'{"type":"a","data":{"n":1e5},"dat\\u0061":{}}',
+        b'{"data":0,"type":"a","data":{}}',
+        b'{"type":"a","tenant":"t","data":1,"idempotency_key":"k","data":{}}',
+        b'{"type":"abc","type":"a","data":{"b":[1,2,3]}}',
+        b'{"type":"a","data":{"\xff":1e999},"data":{}}',
     ],
 )
 def test_a_field_that_stands_twice_is_refused(body: bytes) -> None:
@@ -229,9 +237,29 @@ def test_a_field_that_stands_twice_is_refused(body: bytes) -> None:
     assert pointers(body)[0] in {"/type", "/data"}
 
 
+def test_a_repeated_field_may_be_as_deep_as_it_likes() -> None:
+    """Of two data the first was never held to its depth: it is refused all the same, however deep it is."""
+    for depth in range(500, 1000):
+        assert pointers(b'{"type":"a","data":' + b"[" * depth + b"]" * depth + b',"data":{}}')
+
+
 def test_a_fields_name_within_data_is_no_repetition() -> None:
     """Data may use the names of an event's own fields."""
     assert understood(posted(data={"type": "x", "data": {"type": "y"}})).event.type == "order.paid"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (b'{"type":"a b","tenant":"two words","data":{}}', "/type"),
+        (b'{"tenant":"two words","type":"a b","data":{}}', "/tenant"),
+        (b'{"type":"a b","colour":1,"data":{}}', "/type"),
+        (b'{"type":"a b","data":{}', "/type"),
+    ],
+)
+def test_of_several_faults_the_first_is_told(body: bytes, pointer: str) -> None:
+    """In the order of the text, however often that type was refused before."""
+    assert pointers(body) == pointers(body) == [pointer]
 
 
 def test_all_events_of_an_array_are_judged() -> None:
@@ -338,3 +366,147 @@ def test_any_json_is_understood_or_refused(body: dict[str, Any]) -> None:
     """No JSON makes anything but events or an InvalidEventError whose pointers are RFC 6901's."""
     faults = faults_of(json.dumps(body).encode())
     assert all(not fault.pointer or fault.pointer.startswith("/") for fault in faults)
+
+
+# As a plain reading has it ---------------------------------------------------------------------------
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object as it stands, its repeated fields and all."""
+
+
+def _in_range(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(text)
+    return number
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(text)
+
+
+def _plain(value: Any) -> Any:
+    """A value's objects as dicts, as every parser has them: the last of a repeated field counts."""
+    if isinstance(value, _Pairs):
+        return {name: _plain(inner) for name, inner in value}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, (dict, list)):
+        return 0
+    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
+
+
+def plainly(body: bytes) -> dict[str, Any] | None:
+    """What the standard library's parser reads of an event, by DESIGN's rules; None: it is refused."""
+    try:
+        pairs = json.loads(
+            body.decode(), object_pairs_hook=_Pairs, parse_float=_in_range, parse_constant=_no_constant
+        )
+        event: dict[str, Any] = _plain(pairs)
+        json.dumps(pairs, ensure_ascii=False).encode()
+    except ValueError:
+        return None
+    names, tenant = {name for name, _ in pairs}, event.get("tenant")
+    in_order = (
+        len(names) == len(pairs)
+        and {"type", "data"} <= names <= {"type", "data", "tenant"}
+        and isinstance(event["data"], dict)
+        and _depth(event["data"]) <= MAX_DATA_DEPTH
+        and re.fullmatch(r"[a-z.]{1,9}", str(event["type"]))
+        and (tenant is None or (isinstance(tenant, str) and re.fullmatch(r"[!-~]{1,9}", tenant)))
+    )
+    return event if in_order else None
+
+
+_space = st.sampled_from(["", " ", "\n", "\r\n\t", "         "])
+_names = st.sampled_from(['"type"', '"data"', '"tenant"', '"a"', '"dat\\u0061"', '"\\"data\\":"'])
+_good = st.sampled_from(
+    ["0", "-1.5e300", "9" * 19, "true", "null", '"a"', '"{[{["', '"\\ud83d\\ude00"', '"\\u0000"', '"é"']
+)
+_odd = st.sampled_from(
+    [
+        "1e309",
+        "-1E+400",
+        "01",
+        "1" * 400,
+        "NaN",
+        "1.",
+        "tru",
+        '"\\ud800"',
+        '"\\x"',
+        '"\xff"',
+        '"\t"',
+        '{"\xff":0}',
+    ]
+)
+
+
+def _listed(space: str, inner: list[str]) -> str:
+    return "[" + f",{space}".join(inner) + "]"
+
+
+def _object(space: str, members: list[tuple[str, str]]) -> str:
+    return "{" + ",".join(f"{space}{name}{space}:{value}" for name, value in members) + space + "}"
+
+
+def _objects(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.builds(_object, _space, st.lists(st.tuples(_names, inner), max_size=3))
+
+
+def _nesting(leaves: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.recursive(
+        leaves,
+        lambda inner: st.builds(_listed, _space, st.lists(inner, max_size=3)) | _objects(inner),
+        max_leaves=6,
+    )
+
+
+_depths = st.integers(MAX_DATA_DEPTH - 2, MAX_DATA_DEPTH + 1).map(lambda n: '{"a":' + "[" * n + "]" * n + "}")
+_data = st.one_of(
+    _objects(_nesting(_good)), _objects(_nesting(_good)), _objects(_nesting(_good | _odd)), _depths
+)
+_types = st.tuples(
+    st.sampled_from(['"type"', '"typ\\u0065"']), st.sampled_from(['"t"', '"t"', '"a b"', '"\\u0061"'])
+)
+_more = st.lists(
+    st.tuples(st.just('"tenant"'), st.sampled_from(['"acme"', "null", '"a b"', "0"]))
+    | st.tuples(_names, _good | _odd | _data),
+    max_size=1,
+)
+
+
+def _body(space: str, members: list[tuple[str, str]], end: str) -> bytes:
+    return (_object(space, members) + end).encode().replace("\xff".encode(), b"\xff")
+
+
+_bodies = st.builds(
+    _body,
+    _space,
+    st.builds(lambda said, data, more: [said, ('"data"', data), *more], _types, _data, _more).flatmap(
+        st.permutations
+    ),
+    _space | st.sampled_from(["", "", "x"]),
+)
+
+
+@given(_bodies)
+@settings(max_examples=500)
+@example(b'{"type":"t","data":{"a":"\xff"}}')
+@example(b'{"type":"t","data":{"a":1e309}}')
+@example(b'{"type":"t","data":{"a":"\\ud800"}}')
+@example(b'{"type":"t","data":0,"data":{}}')
+@example(b'{"type":"t","data":{"data":0,"data":{}}}')
+@example(b'{"type":"t","data":' + b'{"a":' * 64 + b"{}" + b"}" * 65)
+def test_an_event_is_taken_or_refused_as_a_plain_reading_would(body: bytes) -> None:
+    """The short ways that most events take lead where the long one does: to the same data, or a refusal."""
+    expected = plainly(body)
+    if expected is None:
+        assert faults_of(body)
+        return
+    found = understood(body)
+    assert (found.event.type, found.event.data) == (expected["type"], expected["data"])
+    assert found.event.tenant == expected.get("tenant")
+    assert msgspec.json.decode(found.raw) == expected["data"]
+    assert parse_json(b"[ " + body + b" ]", now=NOW)[0] == [found]
