@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
@@ -324,20 +325,16 @@ class Claim(Struct, frozen=True):
 
 def new_id(prefix: str, now: float) -> str:
     """Make an opaque, time-ordered id: `prefix_`, 12 hex digits of milliseconds, 20 of randomness."""
-    return f"{prefix}_{int(now * 1000):012x}{_token()}"
+    return f"{prefix}_{int(now * 1000).to_bytes(6).hex()}{_token()}"
 
 
-def _token() -> str:
-    """20 hex digits of the system's randomness, asked for in bulk: one system call for 256 ids."""
-    try:
-        return _tokens.pop()
-    except IndexError:
-        digits = secrets.token_hex(10 * 256)
-        _tokens.extend(digits[start : start + 20] for start in range(20, len(digits), 20))
-        return digits[:20]
+def _tokens() -> list[str]:
+    """20 hex digits of the system's randomness, 256 times: asked for in bulk, by one system call."""
+    digits = secrets.token_hex(10 * 256)
+    return [digits[start : start + 20] for start in range(0, len(digits), 20)]
 
 
-_tokens: list[str] = []
+_token = chain.from_iterable(iter(_tokens, None)).__next__
 
 
 def rfc3339(moment: float) -> str:

@@ -19,7 +19,7 @@ from notifier.model import Endpoint, EventRecord, Job, JobError, Timings, new_id
 from notifier.rendering import Renderer
 from notifier.retry import printable
 from notifier.routing import without_query
-from notifier.routing.jobs import new_job
+from notifier.routing.jobs import blank, born
 
 TEST_EVENT = "notifier.test"
 """The type of what is sent where nothing else is asked for."""
@@ -105,9 +105,7 @@ class Trials:
 
 def _job(endpoint: Endpoint, event: EventRecord, now: float) -> Job:
     """The job that would have been, under an id that no job has: a receiver takes it for no repeat."""
-    job = new_job(
-        event,
-        now,
+    job = blank(
         channel="webhook",
         destination=without_query(endpoint.url),
         lane=endpoint.lane,
@@ -115,7 +113,7 @@ def _job(endpoint: Endpoint, event: EventRecord, now: float) -> Job:
         template=endpoint.template,
         max_attempts=1,
     )
-    return replace(job, id=new_id("test", now))
+    return replace(born(job, event, now), id=new_id("test", now))
 
 
 def _exchanged(done: Exchanged, endpoint: Endpoint) -> Trial:

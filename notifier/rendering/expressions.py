@@ -32,6 +32,11 @@ class Text:
                 _refuse_unknown_names(key, _CONFIGURED.parse(source))
                 self._template = _CONFIGURED.from_string(source)
 
+    @property
+    def is_literal(self) -> bool:
+        """Whether it holds no Jinja2, and so is the same for every event."""
+        return self._template is None
+
     def render(self, event: EventRecord, data: Mapping[str, Any]) -> str:
         """Fill it in, the white space around it taken off. Raises Permanent (`destination_error`)."""
         if self._template is None:

@@ -9,7 +9,7 @@ from notifier.config import Duration, Retry, Route
 from notifier.errors import Fault, InvalidEventError, Permanent
 from notifier.model import Delivery, EventRecord, Job, Priority
 from notifier.routing.destinations import LaneOf, lane_by
-from notifier.routing.jobs import new_job
+from notifier.routing.jobs import blank, born
 from notifier.routing.patterns import matches
 from notifier.routing.recipients import Recipient, addressed, distinct, places
 from notifier.routing.routes import CompiledRoute, listed
@@ -30,6 +30,7 @@ class Router:
         self.subscriptions = Subscriptions()
         self._lanes = lanes
         self._default_schedule = retry.schedule
+        self._max_attempts = len(retry.schedule) + 1
         self._routes = {
             route.name: CompiledRoute(route, index, self._schedule_of(route), lanes)
             for index, route in enumerate(routes)
@@ -62,12 +63,13 @@ class Router:
         A route whose `when` or destination can't be made out causes a job that is born FAILED, and so does
         an endpoint's `when`.
         """
-        asked = self._asked_for(event, deliver, now) if deliver else ()
-        routed = (job for each in self._matching(event.type) for job in each.jobs(event, data, now))
-        subscribed = self.subscriptions.jobs(
-            event, data, now=now, max_attempts=len(self._default_schedule) + 1
-        )
-        return (*routed, *asked, *subscribed)
+        jobs: list[Job] = []
+        for route in self._matching(event.type):
+            jobs += route.jobs(event, data, now)
+        if deliver:
+            jobs += self._asked_for(event, deliver, now)
+        jobs += self.subscriptions.jobs(event, data, now=now, max_attempts=self._max_attempts)
+        return tuple(jobs)
 
     def resolve(self, job: Job, event: EventRecord, data: Mapping[str, Any]) -> Job:
         """Make out the destination of a job that was born without; returns the job with it.
@@ -123,9 +125,7 @@ class Router:
     ) -> Iterator[Job]:
         told = addressed(delivery.channel, recipients)
         for recipient in recipients:
-            yield new_job(
-                event,
-                now,
+            job = blank(
                 channel=delivery.channel,
                 destination=recipient.destination,
                 lane=recipient.lane,
@@ -134,8 +134,9 @@ class Router:
                 category=delivery.category or None,
                 addressed=told,
                 priority=Priority.named(delivery.priority),
-                max_attempts=len(self._default_schedule) + 1,
+                max_attempts=self._max_attempts,
             )
+            yield born(job, event, now)
 
 
 def _recipients(delivery: Delivery, pointer: str, lanes: Mapping[str, LaneOf]) -> list[Recipient]:

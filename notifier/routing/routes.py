@@ -8,11 +8,11 @@ from msgspec import structs
 
 from notifier.config import Duration, Route, several
 from notifier.errors import ConfigError, Permanent, Withdrawn
-from notifier.model import Addressed, EventRecord, Job, JobError, Priority
+from notifier.model import Addressed, EventRecord, Job, JobError, JobState, Priority
 from notifier.rendering import Condition, Text
 from notifier.retry import printable
 from notifier.routing.destinations import LaneOf, lane_by
-from notifier.routing.jobs import new_job
+from notifier.routing.jobs import blank, born
 from notifier.routing.patterns import matches
 from notifier.routing.recipients import Place, Recipient, addressed, distinct
 from notifier.routing.verdicts import Verdict, by_condition
@@ -31,11 +31,22 @@ class CompiledRoute:
             raise ConfigError(f"{key}.channel", f"no channel {route.channel!r}; there are: {listed(lanes)}")
         self.route = route
         self.lane_of = lanes[route.channel]
-        self.priority = Priority.named(route.priority)
-        self.max_attempts = len(schedule) + 1
         self.recipients = dict(_recipients(route, key))
         self.locale = Text(route.locale, f"{key}.locale") if route.locale else None
         self.when = Condition(route.when, f"{key}.when") if route.when else None
+        self._blank = blank(
+            channel=route.channel,
+            destination=None,
+            lane=route.channel,
+            max_attempts=len(schedule) + 1,
+            priority=Priority.named(route.priority),
+            route=route.name,
+            template=route.template,
+            category=route.category,
+        )
+        self._literal = all(each.is_literal for each in (*self.recipients.values(), self.locale) if each)
+        self._ready: list[Job] | None = None
+        """Its jobs but for their event, of a route that is literal, once they were made out."""
 
     def wants(self, event: EventRecord, data: Mapping[str, Any]) -> bool:
         """Whether its `when` holds. Raises Permanent where that can't be said."""
@@ -46,17 +57,26 @@ class CompiledRoute:
 
         What keeps a recipient from being made out is its job's error, which is born FAILED.
         """
-        locale = None
         try:
-            if not self.wants(event, data):
+            if self.when is not None and not self.when.holds(event, data):
                 return []
-            locale = self._locale_of(event, data)
+            blanks = self._blanks(event, data) if self._ready is None else self._ready
         except Permanent as error:
-            found = [Recipient(place, None, self.route.channel, error) for place in self.recipients]
-        else:
-            found = distinct(self.route.channel, self._found(event, data))
+            failed = [Recipient(place, None, self.route.channel, error) for place in self.recipients]
+            blanks = self._without_event(failed, None)
+        return [born(each, event, now) for each in blanks]
+
+    def _blanks(self, event: EventRecord, data: Mapping[str, Any]) -> list[Job]:
+        """Its jobs but for their event. Raises Permanent where the locale can't be made out."""
+        locale = self._locale_of(event, data)
+        blanks = self._without_event(distinct(self.route.channel, self._found(event, data)), locale)
+        if self._literal and all(each.error is None for each in blanks):
+            self._ready = blanks
+        return blanks
+
+    def _without_event(self, found: Sequence[Recipient], locale: str | None) -> list[Job]:
         told = addressed(self.route.channel, found)
-        return [self._job(event, now, recipient, told, locale) for recipient in found]
+        return [self._job(each, told, locale) for each in found]
 
     def resolve(self, job: Job, event: EventRecord, data: Mapping[str, Any]) -> Job:
         """Make out the recipient that a job of its own was born without; returns the job with it.
@@ -104,32 +124,21 @@ class CompiledRoute:
         locale = self.locale.render(event, data) if self.locale else ""
         return locale if _LOCALE.fullmatch(locale) else None
 
-    def _job(
-        self,
-        event: EventRecord,
-        now: float,
-        recipient: Recipient,
-        told: Addressed | None,
-        locale: str | None,
-    ) -> Job:
-        error = None
-        if recipient.error is not None:
-            error = JobError(recipient.error.code, printable(recipient.error.message))
-            told = self._placed(recipient.place, told)
-        return new_job(
-            event,
-            now,
-            channel=self.route.channel,
-            destination=recipient.destination,
-            lane=recipient.lane,
-            error=error,
-            route=self.route.name,
-            template=self.route.template,
+    def _job(self, recipient: Recipient, told: Addressed | None, locale: str | None) -> Job:
+        if recipient.error is None:
+            return structs.replace(
+                self._blank,
+                destination=recipient.destination,
+                lane=recipient.lane,
+                locale=locale,
+                addressed=told,
+            )
+        return structs.replace(
+            self._blank,
+            status=JobState.FAILED,
+            error=JobError(recipient.error.code, printable(recipient.error.message)),
             locale=locale,
-            category=self.route.category,
-            addressed=told,
-            priority=self.priority,
-            max_attempts=self.max_attempts,
+            addressed=self._placed(recipient.place, told),
         )
 
     def _placed(self, place: Place, told: Addressed | None) -> Addressed | None:

@@ -1,6 +1,6 @@
 """Which endpoints want an event, however many others there are, and the jobs it causes for them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ from notifier.errors import ConfigError, Permanent, Withdrawn
 from notifier.model import Endpoint, EndpointState, EventRecord, Job, JobError
 from notifier.rendering import Condition
 from notifier.retry import printable
-from notifier.routing.jobs import new_job
+from notifier.routing.jobs import blank, born
 from notifier.routing.patterns import OPERATIONAL, endpoint_matches
 from notifier.routing.verdicts import Verdict, by_condition
 
@@ -123,14 +123,16 @@ class Subscriptions:
 
     def jobs(
         self, event: EventRecord, data: Mapping[str, Any], *, now: float, max_attempts: int
-    ) -> Iterator[Job]:
+    ) -> list[Job]:
         """The jobs that an event causes for endpoints; one whose `when` fails is born FAILED."""
+        jobs: list[Job] = []
         for endpoint_id in self.matching(event.tenant, event.type):
             endpoint = self._endpoints[endpoint_id]
             if _refusal(endpoint, event, data) is None:
                 job = _job(endpoint, event, data, now, max_attempts)
                 if job is not None:
-                    yield job
+                    jobs.append(job)
+        return jobs
 
     def resolve(
         self, endpoint_id: str, event: EventRecord, data: Mapping[str, Any]
@@ -197,9 +199,7 @@ def _job(
             return None
     except Permanent as raised:
         error = JobError(raised.code, printable(raised.message))
-    return new_job(
-        event,
-        now,
+    job = blank(
         channel=_CHANNEL,
         endpoint=endpoint.id,
         destination=without_query(endpoint.url) if error is None else None,
@@ -208,6 +208,7 @@ def _job(
         max_attempts=max_attempts,
         error=error,
     )
+    return born(job, event, now)
 
 
 def without_query(url: str) -> str:

@@ -209,6 +209,58 @@ def test_a_locale_that_is_none_is_left_out(locale: str, expected: str | None) ->
     assert (made.status, made.locale) == (JobState.PENDING, expected)
 
 
+def test_a_literal_destination_is_made_out_once() -> None:
+    """Whatever events come; each has a job of its own all the same, and `when` still decides."""
+    asked: list[str] = []
+
+    def lane_of(destination: str) -> str:
+        asked.append(destination)
+        return "sms"
+
+    routing = Router([route(when="data.total > 1", locale="de")], DEFAULT, {"sms": lane_of})
+    events = [event_record(type=f"order.{n}", tenant=f"t{n}", deliver_at=NOW + n) for n in range(3)]
+    made = [routing.jobs(each, {"total": n}, (), NOW + 1) for n, each in enumerate(events)]
+    assert made[:2] == [(), ()]
+    (last,) = made[2]
+    (again,) = routing.jobs(events[1], {"total": 2}, (), NOW + 9)
+    assert asked == ["+15550100"]
+    assert [(each.event_id, each.event_type, each.tenant) for each in (last, again)] == [
+        (each.id, each.type, each.tenant) for each in (events[2], events[1])
+    ]
+    assert [(each.created_at, each.next_attempt_at) for each in (last, again)] == [
+        (NOW + 1, NOW + 2),
+        (NOW + 9, NOW + 9),
+    ]
+    assert {(each.destination, each.lane, each.locale) for each in (last, again)} == {
+        ("+15550100", "sms", "de")
+    }
+
+
+def test_a_literal_destination_that_was_refused_is_asked_for_again() -> None:
+    """What a channel can't read at one time, it may at another: no refusal is kept."""
+    refusals = [RuntimeError("not yet")]
+
+    def lane_of(_destination: str) -> str:
+        if refusals:
+            raise refusals.pop()
+        return "sms"
+
+    routing = Router([route()], DEFAULT, {"sms": lane_of})
+    made = [routing.jobs(event_record(), {}, (), NOW)[0] for _ in range(3)]
+    assert [each.status for each in made] == [JobState.FAILED, JobState.PENDING, JobState.PENDING]
+
+
+def test_what_hangs_on_an_event_is_made_out_for_each() -> None:
+    """One of two recipients, or the locale alone, is enough."""
+    routing = router(
+        route(to=("+15550100", "{{ data.to }}")),
+        route(name="words", locale="{{ data.lang }}"),
+    )
+    for to, lang in (("1", "de"), ("2", "fr")):
+        first, second, words = routing.jobs(event_record(), {"to": to, "lang": lang}, (), NOW)
+        assert [first.destination, second.destination, words.locale] == ["+15550100", to, lang]
+
+
 # What can't be made out ------------------------------------------------------------------------------
 
 
