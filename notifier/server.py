@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 from aiohttp import web
@@ -15,10 +15,13 @@ from aiohttp import web
 from notifier.config import is_loopback
 from notifier.errors import ConfigError, NotifierError
 from notifier.service import Notifier
+from notifier.web.wire import Wire
 
 BACKLOG = 1024
 _CLOSE_WITHIN = 5.0
 """Seconds that requests still being answered get, once the drain is over."""
+KEEP_ALIVE = 3630.0
+"""Seconds that a connection may be idle: longer than proxies keep one, so that none meets a closed one."""
 
 
 _Result = TypeVar("_Result")
@@ -133,28 +136,62 @@ async def serve(
 
     Raises a StoreError where the store can't be opened, ListenError where another was quicker to listen.
     """
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_WITHIN)
+    listener = Listener(notifier, app)
     try:
         async with notifier:
-            await runner.setup()
-            await _listen(runner, sockets)
+            await listener.open(sockets)
             _spare_the_collector()
             on_listening()
             await stop.wait()
             _log.info("draining", drain_timeout=notifier.config.workers.drain_timeout)
         _log.info("stopped")
     finally:
-        await runner.cleanup()
+        await listener.close()
         _close(sockets)
 
 
-async def _listen(runner: web.AppRunner, sockets: Sequence[socket.socket]) -> None:
-    for each in sockets:
-        try:
-            await web.SockSite(runner, each, backlog=BACKLOG).start()
-        except OSError as error:
-            host, port, *_ = each.getsockname()
-            raise ListenError(_unbindable(host, port, error)) from error
+class Listener:
+    """Answers requests: the wire accepts every connection, and hands over to aiohttp what isn't its own.
+
+    Each connection has one owner at a time: the wire, and once it has handed it over, aiohttp's runner.
+    """
+
+    def __init__(self, notifier: Notifier, app: web.Application) -> None:
+        """Prepare to answer, by the application what the wire doesn't answer itself."""
+        self._notifier = notifier
+        self._aiohttp = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=KEEP_ALIVE,
+            shutdown_timeout=_CLOSE_WITHIN,
+        )
+        self._wire: Wire | None = None
+        self._listening: list[asyncio.Server] = []
+
+    async def open(self, sockets: Sequence[socket.socket]) -> None:
+        """Listen on addresses that are taken. Raises ListenError."""
+        await self._aiohttp.setup()
+        server = cast("web.Server", self._aiohttp.server)  # there is one from here on
+        self._wire = Wire(self._notifier, server, keep_alive=KEEP_ALIVE)
+        for each in sockets:
+            self._listening.append(await _listen(self._wire, each))
+
+    async def close(self) -> None:
+        """Listen no more, and close every connection, those under way once they are answered."""
+        for each in self._listening:
+            each.close()
+        if self._wire is not None:
+            await self._wire.close(_CLOSE_WITHIN)
+        await self._aiohttp.cleanup()
+
+
+async def _listen(wire: Wire, bound: socket.socket) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(wire, sock=bound, backlog=BACKLOG)
+    except OSError as error:
+        host, port, *_ = bound.getsockname()
+        raise ListenError(_unbindable(host, port, error)) from error
 
 
 def _spare_the_collector() -> None:

@@ -12,11 +12,12 @@ from notifier.retry import mask
 from notifier.routing import without_query
 from notifier.store.base import Added, FailureGroup
 from notifier.web.calls import JSON
+from notifier.web.replies import Headers, Reply
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, description="RFC 3339, UTC")]
 
 _encoder = msgspec.json.Encoder()
-_HEADERS = {"Content-Type": JSON, "X-Content-Type-Options": "nosniff"}
+_HEADERS: Headers = (("Content-Type", JSON), ("X-Content-Type-Options", "nosniff"))
 
 
 class ErrorAnswer(Struct, frozen=True):
@@ -180,8 +181,13 @@ class Health(Struct, frozen=True):
 
 def respond(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer a value as JSON."""
-    together = _HEADERS if headers is None else {**_HEADERS, **headers}
-    return web.Response(status=status, body=_encoder.encode(value), headers=together)
+    together = _HEADERS if headers is None else (*_HEADERS, *headers.items())
+    return reply(value, status, together).response()
+
+
+def reply(value: Any, status: int, headers: Headers = _HEADERS) -> Reply:
+    """Answer a value as JSON, whoever writes it."""
+    return Reply(status, headers, _encoder.encode(value))
 
 
 def accepted(added: Added) -> Accepted:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from notifier.config import Auth, is_loopback
 from notifier.web.problems import ProblemError
@@ -52,8 +53,11 @@ class Gate:
             *((_digest(key), Scope.ADMIN) for key in auth.admin_keys),
         ]
 
-    def admit(self, request: web.Request, scope: Scope) -> None:
-        """Let a request in for a call of this scope. Raises ProblemError (401 or 403)."""
+    def admit(self, request: web.Request | RawRequestMessage, scope: Scope) -> None:
+        """Let a request in for a call of this scope. Raises ProblemError (401 or 403).
+
+        Only the request's head is looked at: what was let in once is let in whenever it comes again.
+        """
         if scope is Scope.LINK and self._links_are_public:
             return
         if not self.keys_asked:
@@ -96,7 +100,7 @@ def _rank(scope: Scope) -> int:
     return list(Scope).index(scope)
 
 
-def _demand_local(request: web.Request) -> None:
+def _demand_local(request: web.Request | RawRequestMessage) -> None:
     if not names_loopback(request.headers.get("Host", "")):
         raise ProblemError(
             403,
@@ -107,7 +111,7 @@ def _demand_local(request: web.Request) -> None:
         raise ProblemError(403, "Without keys, other sites' pages may change nothing.", kind="not-local")
 
 
-def _is_from_another_site(request: web.Request) -> bool:
+def _is_from_another_site(request: web.Request | RawRequestMessage) -> bool:
     """Whether a browser says that another site's page caused this request (Fetch Metadata, Origin)."""
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return True

@@ -1,7 +1,7 @@
 """What apps call: post events, and read what became of them."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -11,15 +11,18 @@ from notifier import cloudevents
 from notifier.errors import Fault, IdempotencyConflictError, InvalidEventError
 from notifier.ingest import Incoming, parse_json, with_key
 from notifier.model import Event
+from notifier.store.base import Added
 from notifier.web import answers
 from notifier.web.auth import Scope
 from notifier.web.calls import JSON, Answer, Call, Header
 from notifier.web.problems import ProblemError, ProblemFault, invalid
+from notifier.web.replies import Reply
 from notifier.web.requests import media_type, read_body, unsupported
 
 if TYPE_CHECKING:
     from notifier.service import Notifier
 
+PATH = "/v1/events"
 KEY_HEADER = "Idempotency-Key"
 EVENT_BODIES: Mapping[str, Any] = {JSON: Event, cloudevents.STRUCTURED: cloudevents.CloudEvent}
 
@@ -31,8 +34,29 @@ class Posted(Struct, frozen=True):
 
     events: list[Incoming]
     is_array: bool
-    key_field: str
+    key_field: str = "idempotency_key"
     """Where in the body an event's idempotency key stands."""
+
+    def with_key(self, values: Iterable[str]) -> "Posted":
+        """Put the header's key to the one event it can mean. Raises InvalidEventError, ProblemError."""
+        keys = {_bare(value) for value in values}
+        if self.is_array or len(keys) > 1:
+            problem = f"{KEY_HEADER} is one key for one event; in an array each has its own idempotency_key"
+            raise invalid([Fault("", problem)])
+        return Posted([with_key(self.events[0], keys.pop())], False, self.key_field)
+
+    def accepted(self, added: Sequence[Added]) -> Reply:
+        """Answer the events once they are stored."""
+        told = [answers.accepted(one) for one in added]
+        return answers.reply(told if self.is_array else told[0], 202)
+
+    def refused(self, error: Exception) -> Exception:
+        """Return why they aren't taken, with pointers to where it stands in this body."""
+        if isinstance(error, IdempotencyConflictError):
+            return _conflict(error, self)
+        if isinstance(error, InvalidEventError):
+            return invalid(_placed(error, self))
+        return error
 
 
 class Events:
@@ -47,12 +71,9 @@ class Events:
         posted = await read_events(request, self.max_body, self.notifier.channels)
         try:
             added = await self.notifier.ingest(posted.events)
-        except IdempotencyConflictError as error:
-            raise _conflict(error, posted) from None
-        except InvalidEventError as error:
-            raise invalid(_placed(error, posted)) from None
-        told = [answers.accepted(one) for one in added]
-        return answers.respond(told if posted.is_array else told[0], 202)
+        except (IdempotencyConflictError, InvalidEventError) as error:
+            raise posted.refused(error) from None
+        return posted.accepted(added).response()
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer an event and its jobs."""
@@ -73,11 +94,15 @@ async def read_events(request: web.Request, limit: int, channels: Collection[str
     elif cloudevents.is_binary(request.headers):
         posted = await _read_binary(request, kind, limit)
     elif kind == JSON:
-        events, is_array = parse_json(await read_body(request, limit), channels=channels)
-        posted = Posted(events, is_array, "idempotency_key")
+        posted = native(await read_body(request, limit), channels)
     else:
         raise unsupported(kind, JSON, cloudevents.STRUCTURED, cloudevents.BATCH)
-    return _with_header_key(request, posted) if KEY_HEADER in request.headers else posted
+    return posted.with_key(request.headers.getall(KEY_HEADER)) if KEY_HEADER in request.headers else posted
+
+
+def native(body: bytes, channels: Collection[str]) -> Posted:
+    """Read a body of our own JSON. Raises InvalidEventError."""
+    return Posted(*parse_json(body, channels=channels))
 
 
 async def _read_binary(request: web.Request, kind: str, limit: int) -> Posted:
@@ -85,15 +110,6 @@ async def _read_binary(request: web.Request, kind: str, limit: int) -> Posted:
     if body and not cloudevents.is_json(kind):
         raise unsupported(kind, JSON)
     return Posted(cloudevents.parse_binary(request.headers, body), False, "id")
-
-
-def _with_header_key(request: web.Request, posted: Posted) -> Posted:
-    """Put the header's key to the one event that it can mean."""
-    keys = {_bare(value) for value in request.headers.getall(KEY_HEADER)}
-    if posted.is_array or len(keys) > 1:
-        problem = f"{KEY_HEADER} is one key for one event; in an array each has its own idempotency_key"
-        raise invalid([Fault("", problem)])
-    return Posted([with_key(posted.events[0], keys.pop())], False, posted.key_field)
 
 
 def _bare(value: str) -> str:
@@ -120,7 +136,7 @@ def calls(notifier: "Notifier") -> list[Call]:
     return [
         Call(
             method="POST",
-            path="/v1/events",
+            path=PATH,
             name="postEvents",
             summary="Post one event, or 1 to 1,000 in an array: all are stored, or none",
             scope=Scope.INGEST,

@@ -19,8 +19,10 @@ from notifier.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
+from notifier.web.replies import Headers, Reply
 
 MEDIA_TYPE = "application/problem+json"
+_HEADERS: Headers = (("Content-Type", MEDIA_TYPE), ("X-Content-Type-Options", "nosniff"))
 RETRY_AFTER = "5"
 """Seconds after which a 503 is worth another try: about what a restart takes."""
 
@@ -100,16 +102,17 @@ def invalid_parameter(name: str, detail: str) -> ProblemError:
 
 
 def respond(error: Exception, request: web.Request) -> web.Response:
+    """Answer what went wrong, as `reply` does."""
+    return reply(error, request.method, request.path).response()
+
+
+def reply(error: Exception, method: str, path: str) -> Reply:
     """Answer what went wrong; what nobody expected is logged, and answered without its inner details."""
     problem = explained(error)
     if problem is None:
-        _log.error("request failed", method=request.method, path=request.path, exc_info=error)
+        _log.error("request failed", method=method, path=path, exc_info=error)
         problem = ProblemError(500, "Something unexpected went wrong; the log says what.")
-    return web.Response(
-        status=problem.status,
-        body=msgspec.json.encode(problem.document),
-        headers={"Content-Type": MEDIA_TYPE, "X-Content-Type-Options": "nosniff", **problem.headers},
-    )
+    return Reply(problem.status, (*_HEADERS, *problem.headers.items()), msgspec.json.encode(problem.document))
 
 
 @singledispatch

@@ -24,10 +24,10 @@ CHUNKED = (
 )
 
 
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A notifier without keys, as it ships."""
-    async with serving(tmp_path, max_body=10_000) as served:
+@pytest.fixture(params=["served", "embedded"])
+async def api(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    """A notifier without keys, as it ships; and one in another program, which serves it by aiohttp alone."""
+    async with serving(tmp_path, max_body=10_000, embedded=request.param == "embedded") as served:
         yield served
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
+from support.served import Served
 
 from notifier import channels
 from notifier.channels import Channel, ChannelContext, FunctionChannel, Message, Receipt
@@ -117,10 +118,12 @@ async def serving(
     webhooks_to: str | None = None,
     public_url: str | None = None,
     routes: tuple[Route, ...] = ROUTES,
+    embedded: bool = False,
 ) -> AsyncIterator[Api]:
     """Serve a notifier that keeps its store and templates in `directory`, reached by others at `public_url`.
 
-    Its channels are scripted, unless real webhooks are let out to the network `webhooks_to`.
+    Its channels are scripted, unless real webhooks are let out to the network `webhooks_to`. It is served
+    as the program does, or by aiohttp alone, as one that is embedded.
     """
     template = directory / "templates" / "welcome"
     template.mkdir(parents=True, exist_ok=True)
@@ -139,7 +142,8 @@ async def serving(
     script = Script()
     overrides = Overrides(channels=channels.build if webhooks_to else script.channels)
     async with Notifier(config, overrides) as notifier:
-        async with TestClient(TestServer(build_app(notifier))) as client:
+        app = build_app(notifier)
+        async with TestClient(TestServer(app) if embedded else Served(notifier, app)) as client:
             yield Api(notifier, script, client)
         for gate in script.gates.values():
             gate.set()
