@@ -24,8 +24,9 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from notifier import channels
 from notifier.channels import Channel, ChannelContext, Message
 from notifier.channels.capture import CaptureChannel
+from notifier.channels.http1 import CatcherTransport
 from notifier.channels.signing import SECRET_PREFIX, SignatureError, verify
-from notifier.channels.transport import CatcherTransport, Transport
+from notifier.channels.transport import Transport
 from notifier.channels.webhook import WebhookChannel
 from notifier.config import Auth, Config, Relay, Server, StoreSection
 from notifier.dashboard.mail import read_mail

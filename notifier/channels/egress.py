@@ -14,109 +14,62 @@ from typing import TYPE_CHECKING, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
 from aiohttp.helpers import is_ip_address
-from aiohttp.http import HttpProcessingError
-from aiohttp.http_exceptions import BadHttpMessage
 
-from notifier.channels.exchange import MOST_ANSWERS, NO_TIMEOUT, Origin, Phase, current
-from notifier.channels.guard import AddressInfo, BlockedAddressError, Guard, Policy, new_socket
+from notifier.channels.dials import Phase, current
+from notifier.channels.guard import AddressInfo, BlockedAddressError, Guard, new_socket
+from notifier.channels.line import Line
 from notifier.channels.proxy import Proxy, refusal, unreachable
+from notifier.channels.routes import Origin
 from notifier.errors import DeliveryError, Unavailable
 
 if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
-MOST_KEPT = 256
-"""Idle connections that are kept: each holds a file descriptor, of which a process may have few (1,024)."""
-MOST_READ = 2 * 1024**2
-"""Bytes of one exchange that are read, whatever they are: twice what the headers of an answer may have."""
-
-_PIECE = 8 * 1024
-"""Bytes that are parsed at a time: a read may hold ten thousand answers, which take a second."""
 _TRIES = 4
 """How many of a receiver's addresses a proxy is asked for, one after the other."""
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+"""What aiohttp is told to keep to: the caller's deadline is the only one."""
 
 
-class Line(ResponseHandler):
-    """A connection that knows where it leads, and by which policy that was last found in order."""
+class ProxyLine(Line):
+    """A connection to the egress proxy: once it has said yes or no, what comes is not its own any more."""
 
-    leads_to: tuple[str | None, int]
-    """Address and port; no address where only the proxy knows it."""
-    policy: Policy | None = None
-    came = 0
-    """Bytes that came since it was last handed out."""
+    def on_headers_complete(self) -> None:
+        """Take a status for the whole answer: a tunnel has neither body nor end (RFC 9110 §9.3.6)."""
+        super().on_headers_complete()
+        self._whole = self._status is not None
 
-    def close(self) -> None:
-        """Let go of it at once: TLS would wait half a minute for the farewell of a peer that sends none."""
-        self.abort()
-
-    def data_received(self, data: bytes) -> None:
-        """Read what came; what is no answer any more, by its size or number, breaks the connection off."""
-        self.came += len(data)
-        for at in range(0, max(1, len(data)), _PIECE):  # aiohttp gives it nothing, too, to have it go on
-            if self.came > MOST_READ or len(self._buffer) > MOST_ANSWERS:
-                self._break_off(BadHttpMessage("too much of it"))
-                return
-            super().data_received(data[at : at + _PIECE])
-
-    def _break_off(self, error: HttpProcessingError) -> None:
-        self.set_exception(error)
-        if self._payload is not None:  # whoever reads the body would hear nothing of the end
-            self._payload.set_exception(error)
-        self.abort()
+    def _take_unasked(self, data: bytes) -> None:
+        if not self.served:
+            super()._take_unasked(data)
 
 
 class Egress(aiohttp.TCPConnector):
-    """Connections that the guard agrees to: at most so many at once, kept while they can serve again."""
+    """Dials connections that the guard agrees to. They are kept, and counted, by whoever has them dialled."""
 
-    def __init__(
-        self, guard: Guard, *, connections: int, resolver: AbstractResolver, proxy: Proxy | None = None
-    ) -> None:
-        super().__init__(limit=connections, resolver=resolver, socket_factory=self._open_socket)
-        self._factory = self._new_line  # type: ignore[assignment]  # aiohttp's is a partial
+    def __init__(self, guard: Guard, *, resolver: AbstractResolver, proxy: Proxy | None = None) -> None:
+        super().__init__(limit=0, resolver=resolver, socket_factory=self._open_socket)
+        self._factory = self._new_line  # type: ignore[assignment]  # aiohttp's makes its own protocol
         self._guard = guard
         self._proxy = proxy
 
-    async def _get(self, key: ConnectionKey, traces: list["Trace"]) -> Connection | None:
-        """Find a kept connection that can serve: silent since its last answer, and still allowed."""
-        while (kept := await super()._get(key, traces)) is not None:
-            line = cast("Line", kept.protocol)
-            # Something that came while nothing was asked must not be taken for the next answer.
-            if not line.should_close and self._is_allowed(line):
-                line.came = 0
-                return kept
-            kept.close()
-        return None
+    async def dial(self, origin: Origin) -> Line:
+        """Connect to an origin, as the current `Dial` is told of.
 
-    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        """Keep a connection, if it can serve again, in place of the one that waits longest."""
-        super()._release(key, protocol, should_close=should_close)
-        if sum(map(len, self._conns.values())) > MOST_KEPT:
-            longest = min(self._conns, key=lambda each: self._conns[each][0][1])
-            idle, _ = self._conns[longest].popleft()
-            if not self._conns[longest]:
-                del self._conns[longest]
-            idle.close()
-
-    async def _create_connection(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list["Trace"],  # noqa: ARG002 - as aiohttp calls it
-        timeout: aiohttp.ClientTimeout,  # noqa: ARG002, ASYNC109 - the same
-    ) -> Line:
+        Raises BlockedAddressError, aiohttp.ClientError, OSError, and Unavailable or Transient where a proxy
+        is the cause.
+        """
         if self._proxy is None:
-            line = await self._direct(req)
+            line = await self._direct(origin)
         else:
-            line = await self._tunnel(self._proxy, req)
-        if not self._is_allowed(line):  # by what it is connected to, and by a policy that may be new
-            line.abort()
+            line = await self._tunnel(self._proxy, origin)
+        if not self.is_allowed(line):  # by what it is connected to, and by a policy that may be new
+            line.close()
             raise self._guard.refusal()
         return line
 
-    def _is_allowed(self, line: Line) -> bool:
+    def is_allowed(self, line: Line) -> bool:
         """Whether a connection leads where it may lead as things stand. The answer is remembered."""
         policy = self._guard.policy
         if line.policy is policy:
@@ -142,47 +95,52 @@ class Egress(aiohttp.TCPConnector):
 
     def _open_socket(self, info: AddressInfo) -> socket.socket:
         """Make the socket for an address: the proxy's, or one that the guard agrees to."""
-        exchange = current.get()
-        if exchange.to_proxy:
+        dial = current.get()
+        if dial.to_proxy:
             made = new_socket(info)
         else:
             try:
                 made = self._guard.open_socket(info)
             except BlockedAddressError:
-                exchange.blocked = True
+                dial.blocked = True
                 raise
-        exchange.dialled = True
-        exchange.enter(Phase.CONNECT)
+        dial.dialled = True
+        dial.enter(Phase.CONNECT)
         return made
 
     def _new_line(self) -> Line:
         """Make what reads from a connection: aiohttp asks for it once the socket is connected."""
-        exchange = current.get()
-        if exchange.secure:
-            exchange.enter(Phase.TLS)
+        dial = current.get()
+        if dial.to_proxy:
+            return ProxyLine(self._loop)
+        if dial.secure:
+            dial.enter(Phase.TLS)
         return Line(self._loop)
 
-    async def _direct(self, req: aiohttp.ClientRequest) -> Line:
-        current.get().secure = req.is_ssl()
-        transport, protocol = await self._create_direct_connection(req, [], NO_TIMEOUT)
-        line = cast("Line", protocol)
+    async def _direct(self, origin: Origin) -> Line:
+        current.get().secure = origin.is_ssl()
+        transport, line = await self._connected(origin)
         peer = transport.get_extra_info("peername")
         if peer is None:
-            line.abort()
+            line.close()
             raise ConnectionResetError(errno.ECONNRESET, "it was reset at once")
         line.leads_to = (peer[0], peer[1])
         return line
 
+    async def _connected(self, origin: Origin) -> tuple[asyncio.Transport, Line]:
+        transport, protocol = await self._create_direct_connection(origin, [], _NO_TIMEOUT)
+        return transport, cast("Line", protocol)
+
     # The proxy --------------------------------------------------------------------------------------
 
-    async def _tunnel(self, proxy: Proxy, req: aiohttp.ClientRequest) -> Line:
+    async def _tunnel(self, proxy: Proxy, origin: Origin) -> Line:
         """Connect to a receiver through the proxy, by the first of its addresses that comes about."""
         failures: list[DeliveryError] = []
-        for host in await self._targets(proxy, req):
-            transport, status = await self._ask(proxy, host, _port_of(req))
+        for host in await self._targets(proxy, origin):
+            transport, status = await self._ask(proxy, host, _port_of(origin))
             if status // 100 == 2:  # noqa: PLR2004 - the class of success
-                line = await self._speak_through(transport, req)
-                line.leads_to = (_address(host), _port_of(req))
+                line = await self._speak_through(transport, origin)
+                line.leads_to = (_address(host), _port_of(origin))
                 return line
             transport.abort()
             failures.append(refusal(status))
@@ -190,14 +148,14 @@ class Egress(aiohttp.TCPConnector):
                 break
         raise failures[-1]
 
-    async def _targets(self, proxy: Proxy, req: aiohttp.ClientRequest) -> list[str]:
+    async def _targets(self, proxy: Proxy, origin: Origin) -> list[str]:
         """The hosts that the proxy may be asked for: addresses, but for names that are left to it."""
-        hosts, port = [req.host], _port_of(req)
-        if is_ip_address(req.host) or not proxy.resolves:
+        hosts, port = [origin.host], _port_of(origin)
+        if is_ip_address(origin.host) or not proxy.resolves:
             try:
-                hosts = [found["host"] for found in await self._resolve_host(req.host, port)]
+                hosts = [found["host"] for found in await self._resolve_host(origin.host, port)]
             except OSError as error:
-                raise aiohttp.ClientConnectorDNSError(req.connection_key, error) from error
+                raise aiohttp.ClientConnectorDNSError(origin.connection_key, error) from error
         allowed = [host for host in hosts if self._guard.permits(_address(host), port)]
         if not allowed:
             raise self._guard.refusal()
@@ -205,32 +163,28 @@ class Egress(aiohttp.TCPConnector):
 
     async def _ask(self, proxy: Proxy, host: str, port: int) -> tuple[asyncio.Transport, int]:
         """Ask the proxy for a tunnel, on a connection of its own; returns its status. Raises Unavailable."""
-        exchange = current.get()
-        exchange.to_proxy = True
+        dial = current.get()
+        dial.to_proxy = True
         try:
-            origin = Origin(proxy.url)
-            transport, line = await self._create_direct_connection(origin, [], NO_TIMEOUT)
+            transport, line = await self._connected(Origin(proxy.url))
         except (aiohttp.ClientError, OSError) as error:
             raise unreachable() from error
-        exchange.to_proxy = False
+        dial.to_proxy = False
         try:
-            # Like every answer it is read within the parser's bounds on lines and headers.
-            line.set_response_params(read_until_eof=True, auto_decompress=False)
-            transport.write(proxy.connect_request(host, port))
-            head, _ = await line.read()
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            answer = await line.ask(proxy.connect_request(host, port))
+        except DeliveryError as error:
             transport.abort()
             raise Unavailable("the egress proxy gave no answer", code="proxy_refused") from error
         except BaseException:
             transport.abort()
             raise
-        return transport, head.code
+        return transport, answer.status
 
-    async def _speak_through(self, transport: asyncio.Transport, req: aiohttp.ClientRequest) -> Line:
+    async def _speak_through(self, transport: asyncio.Transport, origin: Origin) -> Line:
         """Put what speaks HTTP onto a tunnel, over TLS where the url wants it: by the receiver's own name."""
-        if req.is_ssl():
+        if origin.is_ssl():
             current.get().enter(Phase.TLS)
-            _, secured = await self._start_tls_connection(transport, req, NO_TIMEOUT)
+            _, secured = await self._start_tls_connection(transport, origin, _NO_TIMEOUT)
             return cast("Line", secured)
         line = self._new_line()
         transport.set_protocol(line)
@@ -306,8 +260,8 @@ def _address(host: str) -> str | None:
     return host if is_ip_address(host) else None
 
 
-def _port_of(req: aiohttp.ClientRequest) -> int:
-    port = req.port
+def _port_of(origin: Origin) -> int:
+    port = origin.port
     if port is None:
-        raise aiohttp.InvalidURL(req.url)
+        raise aiohttp.InvalidURL(origin.url)
     return port

@@ -5,7 +5,7 @@ How it gets to the receiver is the transport's business; whether it is tried aga
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -17,10 +17,11 @@ from msgspec import Struct
 
 from notifier.channels import ChannelContext, Message, Receipt, channel
 from notifier.channels.guard import Guard, PublicInternet
+from notifier.channels.http1 import HttpTransport
 from notifier.channels.proxy import Proxy, parse_proxy
 from notifier.channels.signing import Key, parse_secret, sign
 from notifier.channels.targets import target
-from notifier.channels.transport import AiohttpTransport, Answer, PreparedRequest, Transport
+from notifier.channels.transport import Answer, PreparedRequest, Transport, header_lines
 from notifier.config import Config, WebhookSection
 from notifier.errors import ConfigError, DeliveryError, Permanent, Transient
 from notifier.model import rfc3339
@@ -30,6 +31,7 @@ _PLAIN_HEADERS = {
     "User-Agent": f"Notifier/{version('notifier')}",
     "Accept": "*/*",
 }
+_PLAIN_LINES = header_lines(_PLAIN_HEADERS)
 _OURS = frozenset(
     {
         "connection",
@@ -79,7 +81,7 @@ class WebhookChannel:
         self._secrets_for = context.secrets_for
         self._clock = context.clock
         self._deadline = float(settings.timeout)
-        self._transport = transport or AiohttpTransport(
+        self._transport = transport or HttpTransport(
             self.guard, connections=context.config.workers.concurrency, proxy=proxy
         )
 
@@ -130,15 +132,12 @@ class WebhookChannel:
         Raises Permanent: `invalid_destination`, `invalid_secret`, `invalid_headers` or `invalid_payload`.
         """
         body, timestamp = body_of(message), int(self._clock())
-        headers = _PLAIN_HEADERS if message.endpoint is None else _with_custom(message.endpoint.headers)
-        headers = {
-            **headers,
-            "Content-Digest": content_digest(body),
-            "webhook-id": message.id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(message.id, timestamp, body, self._keys_for(message)),
-        }
-        return PreparedRequest(target(_url_of(message)).url, headers, body)
+        signature = sign(message.id, timestamp, body, self._keys_for(message))
+        head = (
+            f"{_lines_of(message)}Content-Digest: {content_digest(body)}\r\nwebhook-id: {message.id}\r\n"
+            f"webhook-timestamp: {timestamp}\r\nwebhook-signature: {signature}\r\n"
+        )
+        return PreparedRequest(target(_url_of(message)).url, head.encode(), body)
 
     def secrets_of(self, message: Message) -> Sequence[str]:
         """The secrets that sign a message now: its endpoint's that are not rotated out, or its route's."""
@@ -163,21 +162,27 @@ def _url_of(message: Message) -> str:
     return message.destination if message.endpoint is None else message.endpoint.url
 
 
-def _with_custom(custom: Mapping[str, str]) -> Mapping[str, str]:
+def _lines_of(message: Message) -> str:
+    """The headers that are the same in all requests to an endpoint, or in all that none caused."""
+    if message.endpoint is None or not message.endpoint.headers:
+        return _PLAIN_LINES
+    return _lines_with(tuple(message.endpoint.headers.items()))
+
+
+@lru_cache(maxsize=4096)
+def _lines_with(custom: tuple[tuple[str, str], ...]) -> str:
     """The headers of every request with an endpoint's own in their place; what frames and signs one stays.
 
     Raises Permanent (`invalid_headers`) for one that can't be sent, without its value.
     """
-    if not custom:
-        return _PLAIN_HEADERS
-    taken = {name.lower() for name in custom}
+    taken = {name.lower() for name, _ in custom}
     headers = {name: value for name, value in _PLAIN_HEADERS.items() if name.lower() not in taken}
-    for name, value in custom.items():
+    for name, value in custom:
         if not _HEADER.fullmatch(f"{name}: {value}"):
             raise Permanent("a header of the endpoint is not plain text", code="invalid_headers")
         if not is_ours(name):
             headers[name] = value
-    return headers
+    return header_lines(headers)
 
 
 def is_ours(name: str) -> bool:

@@ -16,10 +16,11 @@ from support.names import Addresses, Names
 from support.receiver import Receiver, Script, answer, endless, raw, then_close, then_hang, then_reset
 from support.smtp_server import CERTIFICATE
 
-from notifier.channels.egress import MOST_KEPT
+from notifier.channels.connections import MOST_KEPT
 from notifier.channels.guard import REFUSAL, AddressInfo, Guard, PublicInternet
+from notifier.channels.http1 import HttpTransport
 from notifier.channels.proxy import parse_proxy
-from notifier.channels.transport import AiohttpTransport, Answer, PreparedRequest
+from notifier.channels.transport import Answer, PreparedRequest
 from notifier.errors import DeliveryError, Permanent, Transient, Unavailable, Unknown
 
 pytestmark = pytest.mark.both_loops
@@ -30,10 +31,10 @@ LOOPBACK = ("127.0.0.0/8",)
 @asynccontextmanager
 async def opened(
     guard: Guard, *, names: Names | None = None, proxy: str | None = None, resolves: bool = False
-) -> AsyncIterator[AiohttpTransport]:
+) -> AsyncIterator[HttpTransport]:
     """A transport under a guard, through the proxy of that url if there is one."""
     declared = None if proxy is None else parse_proxy(proxy, resolves=resolves)
-    transport = AiohttpTransport(guard, connections=4, resolver=names, proxy=declared)
+    transport = HttpTransport(guard, connections=4, resolver=names, proxy=declared)
     await transport.open()
     try:
         yield transport
@@ -46,12 +47,12 @@ def loopback(ports: tuple[int, ...] = ()) -> Guard:
     return Guard(PublicInternet(LOOPBACK, ports))
 
 
-async def post(transport: AiohttpTransport, url: str, *, seconds: float = 10) -> Answer:
+async def post(transport: HttpTransport, url: str, *, seconds: float = 10) -> Answer:
     """Send a small request."""
-    return await transport.send(PreparedRequest(url, {"X": "y"}, b"{}"), seconds)
+    return await transport.send(PreparedRequest.of(url, {"X": "y"}, b"{}"), seconds)
 
 
-async def failure(transport: AiohttpTransport, url: str, *, seconds: float = 10) -> DeliveryError:
+async def failure(transport: HttpTransport, url: str, *, seconds: float = 10) -> DeliveryError:
     """Send a request, and return what was raised."""
     with pytest.raises(DeliveryError) as failed:
         await post(transport, url, seconds=seconds)
@@ -115,8 +116,8 @@ async def test_no_more_connections_are_kept_than_a_process_can_hold() -> None:
     async with Receiver() as receiver, opened(loopback(), names=names) as transport:
         for number in range(count):
             await post(transport, f"http://host{number}.test:{receiver.port}/")
-        assert transport._egress is not None
-        assert sum(map(len, transport._egress._conns.values())) == MOST_KEPT
+        assert transport.connections is not None
+        assert len(transport.connections.idle) == MOST_KEPT
         await post(transport, f"http://host{count - 1}.test:{receiver.port}/")
         assert receiver.connections == count
         await post(transport, f"http://host0.test:{receiver.port}/")

@@ -20,7 +20,8 @@ from support.receiver import Receiver, Script, answer, endless, raw, then_close,
 
 from notifier.channels import ChannelContext, Content, Message, Receipt
 from notifier.channels.guard import REFUSAL, Guard, PublicInternet
-from notifier.channels.transport import AiohttpTransport, CatcherTransport, PreparedRequest, Transport
+from notifier.channels.http1 import CatcherTransport, HttpTransport
+from notifier.channels.transport import PreparedRequest, Transport
 from notifier.channels.webhook import WebhookChannel
 from notifier.config import Channels, Config, Duration, WebhookSection, Workers
 from notifier.errors import DeliveryError, Permanent, Transient, Unknown
@@ -50,9 +51,9 @@ async def channel(
         await made.close()
 
 
-def guarded(resolver: Names, allow: tuple[str, ...] = (), ports: tuple[int, ...] = ()) -> AiohttpTransport:
+def guarded(resolver: Names, allow: tuple[str, ...] = (), ports: tuple[int, ...] = ()) -> HttpTransport:
     """The real transport with a scripted resolver."""
-    return AiohttpTransport(Guard(PublicInternet(allow, ports)), connections=8, resolver=resolver)
+    return HttpTransport(Guard(PublicInternet(allow, ports)), connections=8, resolver=resolver)
 
 
 def message(url: str, *, payload: str | None = None) -> Message:
@@ -829,7 +830,7 @@ async def test_the_catcher_reaches_nothing_else(victim: Receiver) -> None:
         transport = CatcherTransport((catcher.host, catcher.port))
         await transport.open()
         with pytest.raises(Permanent):
-            await transport._inner.send(PreparedRequest(victim.url(), {}, b"{}"), 5)
+            await transport._inner.send(PreparedRequest.of(victim.url(), {}, b"{}"), 5)
         await transport.close()
 
 

@@ -54,7 +54,7 @@ def webhook(transport: Scripted) -> WebhookChannel:
 async def test_the_exchange_is_told_as_it_was(tmp_path: Path) -> None:
     """The request is the one sent, under an id no job has, sensitive headers hidden; the answer is whole."""
     raw_headers = ((b"Set-Cookie", b"a=1"), (b"X", b"\xff"), (b"Set-Cookie", b"b=2"))
-    transport = Scripted(Answer(202, None, b"o\x00\xff", TIMINGS, raw_headers))
+    transport = Scripted(Answer(202, b"o\x00\xff", TIMINGS, raw_headers))
     tried = endpoint(url="https://receiver.example/in?key=1", headers={"X-Token": "t", "X-Shop": "s"})
     trial = await trials(webhook(transport), tmp_path).send(tried, event_record())
     (sent,) = transport.sent
@@ -69,7 +69,7 @@ async def test_the_exchange_is_told_as_it_was(tmp_path: Path) -> None:
 
 async def test_an_answer_that_is_no_success_is_told_beside_the_error(tmp_path: Path) -> None:
     """Both the response and what a delivery would have made of it."""
-    transport = Scripted(Answer(302, None, b"elsewhere", TIMINGS))
+    transport = Scripted(Answer(302, b"elsewhere", TIMINGS))
     trial = await trials(webhook(transport), tmp_path).send(endpoint(), event_record())
     assert (trial.delivered, trial.timings) == (False, TIMINGS)
     assert trial.response is not None
@@ -89,7 +89,7 @@ async def test_without_an_answer_the_request_is_told(tmp_path: Path) -> None:
 
 async def test_a_payload_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """No request, nothing is sent, and the error names the template."""
-    transport = Scripted(Answer(200, None, b"", TIMINGS))
+    transport = Scripted(Answer(200, b"", TIMINGS))
     tried = endpoint(template="nowhere")
     trial = await trials(webhook(transport), tmp_path).send(tried, event_record())
     assert (trial.delivered, trial.request, transport.sent) == (False, None, [])

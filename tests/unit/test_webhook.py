@@ -44,7 +44,7 @@ def message(
 
 def answer(status: int, body: bytes = b"", wait: str | None = None) -> Answer:
     """What a receiver said."""
-    return Answer(status, wait, body, TIMINGS)
+    return Answer(status, body, TIMINGS, [(b"Retry-After", wait.encode())] if wait else [])
 
 
 @pytest.mark.parametrize(
