@@ -19,7 +19,7 @@ BREAKER_OPEN = "breaker_open"
 
 _PROBES = 2
 """Jobs held of a lane whose breaker has opened: one to try it with, and the next."""
-_PRIORITIES = range(len(Priority))
+_PRIORITIES = len(Priority)
 
 
 class Stop(Struct, frozen=True):
@@ -36,9 +36,9 @@ class Lane:
 
     def __init__(self, name: str, limits: Limits, now: float) -> None:
         self.name = name
-        self.waiting: tuple[deque[Claim], ...] = tuple([deque() for _ in _PRIORITIES])
-        self.held = [0 for _ in _PRIORITIES]
-        self.in_flight = [0 for _ in _PRIORITIES]
+        self.waiting: tuple[deque[Claim], ...] = tuple([deque() for _ in range(_PRIORITIES)])
+        self.held = [0] * _PRIORITIES
+        self.in_flight = [0] * _PRIORITIES
         self.faults = 0
         """The provider's faults in a row."""
         self.stop: Stop | None = None
@@ -52,7 +52,8 @@ class Lane:
         """How many of its jobs, in flight or not, the window has use for."""
         self.unlimited = True
         """Whether nothing but its share holds it up: what most lanes are, and are quicker for."""
-        self._look()
+        if limits != UNLIMITED:
+            self._look()
 
     def hold_to(self, limits: Limits, now: float) -> None:
         """Change what it is held to."""

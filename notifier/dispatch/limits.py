@@ -28,9 +28,14 @@ def lane_may_take(taken: int, free: int) -> bool:
     return taken < free
 
 
+def left_by(priority: int, total: int) -> int:
+    """How many of `total` a priority leaves to those above it."""
+    return int(total * _RESERVED[priority])
+
+
 def room_for(priority: int, free: int, total: int) -> int:
     """How many of `total` a priority may still take while `free` are left."""
-    return max(0, free - int(total * _RESERVED[priority]))
+    return max(0, free - left_by(priority, total))
 
 
 class Held(Struct, frozen=True):

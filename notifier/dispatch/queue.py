@@ -7,10 +7,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from math import inf
 
 from notifier.dispatch.lanes import BREAKER_OPEN, Lane, Stop
-from notifier.dispatch.limits import UNLIMITED, Limits, LimitsOf, lane_may_take, room_for
+from notifier.dispatch.limits import UNLIMITED, Limits, LimitsOf, lane_may_take, left_by, room_for
 from notifier.model import Claim, Priority
 
 MAX_BYTES = 32 * 1024**2
@@ -48,6 +49,8 @@ class FairQueue:
         """Called with claims that came too late for their lane, to be released until then."""
         self.reserved = 0
         """Room that is kept for what is being claimed just now."""
+        self._left_by = [left_by(priority, workers) for priority in Priority]
+        """The workers that each priority leaves free."""
         self._limits_of = limits_of
         self._lanes: dict[str, Lane] = {}
         self._turns: tuple[dict[str, Lane], ...] = tuple({} for _ in Priority)
@@ -102,7 +105,7 @@ class FairQueue:
         return True
 
     def _wake_in(self, lane: Lane, seconds: float) -> None:
-        lane.waking = asyncio.get_running_loop().call_later(min(seconds, _LONGEST), self._awake, lane)
+        lane.waking = self._loop.call_later(min(seconds, _LONGEST), self._awake, lane)
 
     def is_held(self, lane_name: str) -> bool:
         """Whether nothing of a lane goes out until an operator says so."""
@@ -148,7 +151,7 @@ class FairQueue:
         claim = self._next()
         if claim is not None:
             return claim
-        asking: asyncio.Future[Claim | None] = asyncio.get_running_loop().create_future()
+        asking: asyncio.Future[Claim | None] = self._loop.create_future()
         self._asking.append(asking)
         try:
             return await asking
@@ -182,7 +185,7 @@ class FairQueue:
         if lane.resuming is not None:
             lane.resuming.cancel()
         lane.stop = stop
-        lane.resuming = asyncio.get_running_loop().call_later(seconds, self._resume, lane)
+        lane.resuming = self._loop.call_later(seconds, self._resume, lane)
         self._line_up(lane)
         return [*self._take_waiting(lane)]
 
@@ -270,6 +273,11 @@ class FairQueue:
 
     # Inside --------------------------------------------------------------------------------------
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that all of it runs on; asked for once, as it costs a system call."""
+        return asyncio.get_running_loop()
+
     def _lane(self, name: str) -> Lane:
         lane = self._lanes.get(name)
         if lane is None:
@@ -299,10 +307,10 @@ class FairQueue:
             self._drop_if_idle(lane)
 
     def _serve_soon(self) -> None:
-        """Serve those that wait, but after the worker that is done: it goes on without a future (2 µs a job)."""
+        """Serve those that wait, after the worker that is done: that one goes on without a future (2 µs)."""
         if not self._serving and any(self._turns):
             self._serving = True
-            asyncio.get_running_loop().call_soon(self._serve)
+            self._loop.call_soon(self._serve)
 
     def _serve(self) -> None:
         """Give waiting workers what may go out now."""
@@ -321,7 +329,7 @@ class FairQueue:
         for priority, turns in enumerate(self._turns):
             if not turns:
                 continue
-            if not room_for(priority, free, self.workers):
+            if free <= self._left_by[priority]:
                 return None
             for lane in turns.values():
                 if lane_may_take(sum(lane.in_flight[: priority + 1]), free):

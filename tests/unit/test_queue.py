@@ -579,6 +579,33 @@ async def test_workers_are_served_in_the_order_they_asked(queue: FairQueue) -> N
     assert await asyncio.gather(*waiting) == claims
 
 
+async def test_a_worker_that_is_done_takes_the_next_itself() -> None:
+    """It is awake: to wake another for it, and to wait in its place, would cost both."""
+    queue = FairQueue(capacity=64, workers=1)
+    (first,) = filled(queue, "a")
+    assert await queue.get() == first
+    waiting = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    (second,) = filled(queue, "a")
+    queue.done(first)
+    assert await queue.get() == second
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_a_worker_that_is_done_and_asks_no_more_leaves_the_next_to_one_that_waits() -> None:
+    """One that was told to end must not keep what its place is free for."""
+    queue = FairQueue(capacity=64, workers=1)
+    (first,) = filled(queue, "a")
+    assert await queue.get() == first
+    waiting = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    (second,) = filled(queue, "a")
+    queue.done(first)
+    assert await waiting == second
+
+
 async def test_a_worker_cancelled_while_it_waits_takes_nothing_with_it(queue: FairQueue) -> None:
     """The next one gets what would have been its job."""
     gone = asyncio.ensure_future(queue.get())
