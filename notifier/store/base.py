@@ -184,9 +184,6 @@ class Store(Protocol):
         Each comes with the earliest `next_attempt_at` of them. Fewer than `limit`: there are no more.
         """
 
-    async def claim_these(self, job_ids: Sequence[str], *, now: float, until: float) -> dict[str, int]:
-        """Claim named jobs where they are PENDING and due. Returns the new fence of each one claimed."""
-
     def settle(self, settlement: Settlement) -> Future[bool]:
         """Write down what became of a claimed job. False: the claim is no longer ours, nothing is changed.
 

@@ -8,7 +8,7 @@ import msgspec
 
 from notifier.store.base import WINDOW_BYTES
 from notifier.store.queries import SQL, mark_claimed, read
-from notifier.store.rows import json_text
+from notifier.store.rows import json_text, seconds
 
 
 class Claiming(msgspec.Struct, kw_only=True):
@@ -22,13 +22,13 @@ class Claiming(msgspec.Struct, kw_only=True):
     taken: list[int] = msgspec.field(default_factory=list)
     size: int = 0
 
-    def run(self, database: sqlite3.Connection, lanes: Sequence[str]) -> tuple[str, dict[str, int]]:
+    def run(self, database: sqlite3.Connection, lanes: Sequence[str]) -> tuple[str, dict[str, float]]:
         """Claim of these lanes: the JSON text of the query `claimed`, and when each one's next is due."""
         lanes = list(dict.fromkeys(lanes))
         self._take(database, lanes)
         text: str = database.execute(SQL["claimed"], {"seqs": json_text(self.taken)}).fetchone()[0]
         next_due = read(database, "next_due_of_lanes", priority=self.priority, lanes=json_text(lanes))
-        return text, {lane: due for lane, due in next_due if due is not None}
+        return text, {lane: seconds(due) for lane, due in next_due if due is not None}
 
     def _take(self, database: sqlite3.Connection, lanes: Sequence[str]) -> None:
         """Take an equal part of each lane, then again of those that have more."""

@@ -14,7 +14,8 @@ from notifier.store.rows import json_text, micros
 
 SQL = sql.load("sqlite.sql")
 
-_ROWS_A_STATEMENT = 64
+_ROWS_A_STATEMENT = 32
+"""More cost no less a row (measured), and SQLite keeps the program of each number of rows that occurs."""
 
 
 def read(database: sqlite3.Connection, query: str, **values: Any) -> Any:
@@ -22,13 +23,26 @@ def read(database: sqlite3.Connection, query: str, **values: Any) -> Any:
     return msgspec.json.decode(database.execute(SQL[query], values).fetchone()[0])
 
 
-def insert_rows(database: sqlite3.Connection, query: str, values: Sequence[tuple[Any, ...]]) -> None:
-    """Insert many rows a statement, not one: see the head of sqlite.sql."""
-    for start in range(0, len(values), _ROWS_A_STATEMENT):
-        chunk = values[start : start + _ROWS_A_STATEMENT]
-        row = f"({','.join('?' * len(chunk[0]))})"
-        flat = [value for each in chunk for value in each]
-        database.execute(f"{SQL[query]} {','.join([row] * len(chunk))}", flat)
+class Insert:
+    """A query that inserts many rows a statement, not one: see the head of sqlite.sql."""
+
+    def __init__(self, query: str) -> None:
+        self._head = SQL[query]
+        self._width = self._head[self._head.index("(") :].count(",") + 1
+        self._texts: dict[int, str] = {}
+
+    def run(self, database: sqlite3.Connection, values: list[Any]) -> None:
+        """Insert rows, whose values stand one after the other."""
+        step = _ROWS_A_STATEMENT * self._width
+        for start in range(0, len(values), step):
+            some = values[start : start + step]
+            database.execute(self._texts.get(len(some)) or self._text(len(some)), some)
+
+    def _text(self, values: int) -> str:
+        """The statement for so many values, made once: SQLite's program is found by it."""
+        row = f"({','.join('?' * self._width)})"
+        text = self._texts[values] = f"{self._head} {','.join([row] * (values // self._width))}"
+        return text
 
 
 def filtered(query: str, wanted: JobFilter) -> tuple[str, dict[str, Any]]:

@@ -189,7 +189,75 @@ class _ReplayRow(Struct, frozen=True, array_like=True):
     created_at: int
 
 
-_claims = msgspec.json.Decoder(list[tuple[JobRow, EventRow]])
+class _ClaimedRow(Struct, frozen=True, array_like=True, gc=False):
+    """The columns of `claimed`, in order."""
+
+    id: str
+    channel: str
+    route: str | None
+    endpoint: str | None
+    destination: str | None
+    template: str | None
+    locale: str | None
+    lane: str
+    attempts: int
+    max_attempts: int
+    claim: int
+    error_code: str | None
+    error_message: str | None
+    created_at: int
+    category: str | None
+    addressed: Addressed | None
+    kept: int
+    event_id: str
+    event_type: str
+    event_data: str
+    event_created_at: int
+    tenant: str | None
+    idempotency_key: str | None
+    fingerprint: str | None
+    deliver_at: int | None
+
+    def claimed(self, priority: int, now: float) -> Claim:
+        """The claim on this job, which was made just now."""
+        job = Job(
+            id=self.id,
+            event_id=self.event_id,
+            event_type=self.event_type,
+            tenant=self.tenant,
+            channel=self.channel,
+            route=self.route,
+            endpoint=self.endpoint,
+            destination=self.destination,
+            template=self.template,
+            locale=self.locale,
+            lane=self.lane,
+            priority=priority,
+            status=JobState.PROCESSING,
+            attempts=self.attempts,
+            max_attempts=self.max_attempts,
+            claim=self.claim,
+            error=_maybe_error(self.error_code, self.error_message),
+            created_at=seconds(self.created_at),
+            updated_at=now,
+            category=self.category,
+            addressed=self.addressed,
+            kept=bool(self.kept),
+        )
+        event = EventRecord(
+            id=self.event_id,
+            type=self.event_type,
+            data=Raw(self.event_data.encode()),
+            created_at=seconds(self.event_created_at),
+            tenant=self.tenant,
+            idempotency_key=self.idempotency_key,
+            fingerprint=self.fingerprint,
+            deliver_at=maybe_seconds(self.deliver_at),
+        )
+        return Claim(job, event)
+
+
+_claimed = msgspec.json.Decoder(list[_ClaimedRow])
 _job_and_event = msgspec.json.Decoder(tuple[JobRow, EventRow])
 _job = msgspec.json.Decoder(JobRow)
 _event = msgspec.json.Decoder(EventRow)
@@ -198,9 +266,10 @@ _failure = msgspec.json.Decoder(_FailureRow)
 _replay = msgspec.json.Decoder(_ReplayRow)
 
 
-def claims_from(text: str) -> list[Claim]:
-    """Read what the query `claimed` answers."""
-    return [Claim(job.job(), event.record()) for job, event in _claims.decode(text)]
+def claims_from(text: str, priority: int, now: int) -> list[Claim]:
+    """Read what the query `claimed` answers to a claim of one priority, made at a time in microseconds."""
+    claimed_at = seconds(now)
+    return [row.claimed(priority, claimed_at) for row in _claimed.decode(text)]
 
 
 def job_and_event_from(text: str) -> tuple[Job, EventRecord]:
@@ -266,11 +335,9 @@ def event_values(seq: int, event: EventRecord) -> tuple[Any, ...]:
     )
 
 
-def job_values(
-    seq: int, event_seq: int, job: Job, cause: str | None, claimed_until: float | None
-) -> tuple[Any, ...]:
+def job_values(seq: int, event_seq: int, job: Job, claimed_until: float | None) -> tuple[Any, ...]:
     """The values of `insert_jobs`, in order."""
-    error = job.error
+    created_at = micros(job.created_at)
     return (
         seq,
         job.id,
@@ -289,23 +356,30 @@ def job_values(
         maybe_micros(job.next_attempt_at),
         job.claim,
         maybe_micros(claimed_until) if job.status is JobState.PROCESSING else None,
-        error.code if error else None,
-        error.message if error else None,
-        cause,
-        micros(job.created_at),
-        micros(job.updated_at),
+        created_at,
+        created_at if job.updated_at == job.created_at else micros(job.updated_at),
     )
 
 
-def mail_values(job: Job) -> tuple[Any, ...]:
-    """What `insert_mails` takes after the values of `insert_jobs`; nothing for what is no such job."""
-    if job.category is None and job.addressed is None:
-        return ()
-    return job.category, None if job.addressed is None else json_text(job.addressed)
+def more_job_values(job: Job, cause: str | None) -> tuple[Any, ...]:
+    """What `insert_whole_jobs` takes after those: all that most jobs are born without."""
+    error = job.error
+    return (
+        error.code if error else None,
+        error.message if error else None,
+        cause,
+        job.category,
+        None if job.addressed is None else json_text(job.addressed),
+    )
+
+
+def completion_values(settled: Settlement) -> tuple[str, int, int]:
+    """What the query `complete` takes of a settlement, in order."""
+    return settled.job_id, settled.claim, micros(settled.now)
 
 
 def settlement_values(settled: Settlement) -> tuple[Any, ...]:
-    """What the queries `stale_or_kept` and `settle` take of a settlement, in order."""
+    """What the query `settle` takes of a settlement, in order."""
     error = settled.error
     return (
         settled.job_id,
@@ -341,4 +415,4 @@ def attempt_values(settled: Settlement, attempt: Attempt) -> tuple[Any, ...]:
 def _timings_text(timings: Timings) -> str:
     """Timings as the column holds them: whole numbers in a row, as short as can be."""
     spans = (timings.dns, timings.connect, timings.tls, timings.wait, timings.body)
-    return json_text([*map(micros, spans), timings.sent, timings.received])
+    return json_text([micros(each) for each in spans] + [timings.sent, timings.received])

@@ -47,7 +47,6 @@ from notifier.store.queries import (
     event_with_jobs,
     filtered,
     job_of,
-    mark_claimed,
     read,
     seq_in_state,
 )
@@ -55,7 +54,7 @@ from notifier.store.resealing import seal_anew, tidy
 from notifier.store.rows import json_text, micros
 from notifier.store.sealing import Sealer
 from notifier.store.settling import settle_all
-from notifier.store.writer import Connection, GroupWriter
+from notifier.store.writer import Apply, Connection, GroupWriter
 
 _ROWS_A_PRUNE = 20_000
 _PAGE_BYTES = 4096
@@ -77,29 +76,6 @@ _Result = TypeVar("_Result")
 Work = Callable[[sqlite3.Connection], Any]
 
 
-class _Add(msgspec.Struct):
-    submissions: Sequence[Submission]
-
-
-class _Settle(msgspec.Struct):
-    settlement: Settlement
-
-
-class _Run(msgspec.Struct):
-    """Any other write: a function of the database, run inside the batch's transaction."""
-
-    work: Work
-
-
-def _weigh(operation: _Add | _Settle | _Run) -> int:
-    """About how many rows an operation writes; of what it keeps, each page is one."""
-    if isinstance(operation, _Add):
-        return len(operation.submissions)
-    if isinstance(operation, _Settle) and operation.settlement.content is not None:
-        return 1 + len(operation.settlement.content) // _PAGE_BYTES
-    return 1
-
-
 class SqliteStore:
     """A `Store` in one file. Keeps every promise of `base.Store`."""
 
@@ -109,8 +85,7 @@ class SqliteStore:
         self._lock = FileLock(self.path)
         self._connections: list[Connection] = []
         self._writer: GroupWriter | None = None
-        self._event_seq = 0
-        self._job_seq = 0
+        self._adding = Adding()
         self._pruned_jobs = 0
         self._pruned_events = 0
 
@@ -132,7 +107,7 @@ class SqliteStore:
         except BaseException:
             await self.close()
             raise
-        self._writer = GroupWriter(writing, self._apply, _weigh)
+        self._writer = GroupWriter(writing)
         return rescued
 
     async def _connect(self, *pragmas: str) -> Connection:
@@ -153,7 +128,7 @@ class SqliteStore:
         """One transaction; where it fails, closing the connection rolls it back."""
         schema.begin(database, self.path)
         seal_anew(database, self._sealer)
-        self._event_seq, self._job_seq = read(database, "last_seqs")
+        self._adding.event_seq, self._adding.job_seq = read(database, "last_seqs")
         everyone = {"now": micros(now), "before": 2**62}
         rescued = database.execute(SQL["rescue"], everyone).rowcount
         database.execute("COMMIT")
@@ -178,15 +153,15 @@ class SqliteStore:
 
     # The two ways in -----------------------------------------------------------------------------
 
-    def _submit(self, operation: _Add | _Settle | _Run) -> Future[Any]:
+    def _submit(self, apply: Apply, operation: Any, weight: int = 1, *, urgent: bool = False) -> Future[Any]:
         if self._writer is not None:
-            return self._writer.write(operation)
+            return self._writer.write(apply, operation, weight, urgent=urgent)
         future = asyncio.get_running_loop().create_future()
         future.set_exception(StoreUnavailableError(f"{self.path}: the store is not open"))
         return future
 
     async def _write(self, work: Work) -> Any:
-        return await self._submit(_Run(work))
+        return await self._submit(_run_all, work)
 
     async def _read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         return await self._run_on(1, work)
@@ -204,34 +179,16 @@ class SqliteStore:
         """How many transactions were committed since the store was opened."""
         return self._writer.commits if self._writer else 0
 
-    def _apply(self, database: sqlite3.Connection, operations: Sequence[Any]) -> list[Any]:
-        """Run a batch inside its transaction: adds as one set, settles as another, the rest in order."""
-        results: dict[int, Any] = {}
-        adds = [(index, each) for index, each in enumerate(operations) if isinstance(each, _Add)]
-        settles = [(index, each) for index, each in enumerate(operations) if isinstance(each, _Settle)]
-        if adds:
-            added = Adding(self._next_seqs, database).add_all([each.submissions for _, each in adds])
-            results.update(zip((index for index, _ in adds), added, strict=True))
-        if settles:
-            settled = settle_all(database, [each.settlement for _, each in settles])
-            results.update(zip((index for index, _ in settles), settled, strict=True))
-        for index, each in enumerate(operations):
-            if isinstance(each, _Run):
-                results[index] = _own_fault(each.work, database)
-        return [results[index] for index in range(len(operations))]
+    @property
+    def commit_seconds(self) -> float:
+        """How long those took in all, from COMMIT to its being synced."""
+        return self._writer.commit_seconds if self._writer else 0.0
 
     # What apps cause -----------------------------------------------------------------------------
 
     def add(self, submissions: Sequence[Submission]) -> Future[list[Added]]:
         """See `Store.add`."""
-        return self._submit(_Add(submissions))
-
-    def _next_seqs(self, events: int, jobs: int) -> tuple[range, range]:
-        """Reserve row numbers. Only the writer's thread calls this; a gap after a rollback is harmless."""
-        first_event, first_job = self._event_seq + 1, self._job_seq + 1
-        self._event_seq += events
-        self._job_seq += jobs
-        return range(first_event, first_event + events), range(first_job, first_job + jobs)
+        return self._submit(self._adding.add_all, submissions, len(submissions), urgent=True)
 
     async def event(self, event_id: str) -> tuple[EventRecord, list[Job]]:
         """See `Store.event`."""
@@ -243,16 +200,17 @@ class SqliteStore:
         self, *, priority: int, lanes: Sequence[str], limit: int, per_lane: int, now: float, until: float
     ) -> Claimed:
         """See `Store.claim`."""
+        at = micros(now)
 
-        def claim(database: sqlite3.Connection) -> tuple[str, dict[str, int]]:
+        def claim(database: sqlite3.Connection) -> tuple[str, dict[str, float]]:
             # Made anew each time: this runs once more where the batch it stood in has failed.
             claiming = Claiming(
-                priority=priority, limit=limit, per_lane=per_lane, now=micros(now), until=micros(until)
+                priority=priority, limit=limit, per_lane=per_lane, now=at, until=micros(until)
             )
             return claiming.run(database, lanes)
 
-        claims, next_due = await self._write(claim)
-        return Claimed(rows.claims_from(claims), {lane: rows.seconds(due) for lane, due in next_due.items()})
+        claimed, next_due = await self._write(claim)
+        return Claimed(rows.claims_from(claimed, priority, at), next_due)
 
     async def lanes(self, *, priority: int, after: str, limit: int) -> list[tuple[str, float]]:
         """See `Store.lanes`."""
@@ -261,20 +219,12 @@ class SqliteStore:
         )
         return [(lane, rows.seconds(due)) for lane, due in found]
 
-    async def claim_these(self, job_ids: Sequence[str], *, now: float, until: float) -> dict[str, int]:
-        """See `Store.claim_these`."""
-
-        def claim(database: sqlite3.Connection) -> dict[str, int]:
-            found = read(database, "claimable", ids=json_text(job_ids), now=micros(now))
-            mark_claimed(database, [seq for seq, _, _ in found], micros(now), micros(until))
-            return {job_id: fence for _, job_id, fence in found}
-
-        claimed: dict[str, int] = await self._write(claim)
-        return claimed
-
     def settle(self, settlement: Settlement) -> Future[bool]:
         """See `Store.settle`."""
-        return self._submit(_Settle(settlement))
+        content = settlement.content
+        # Of what it keeps, each page is a row.
+        weight = 1 + len(content) // _PAGE_BYTES if isinstance(content, bytes) else 1
+        return self._submit(settle_all, settlement, weight)
 
     async def kept_content(self, job_id: str) -> bytes | None:
         """See `Store.kept_content`."""
@@ -446,7 +396,7 @@ class SqliteStore:
 
         def save(database: sqlite3.Connection) -> None:
             check_endpoint(database, endpoint.id)
-            (added,) = Adding(self._next_seqs, database).add_all([events])
+            (added,) = self._adding.add_all(database, [events])
             if isinstance(added, IdempotencyConflictError):
                 raise added
             database.execute(SQL["save_endpoint"], values)
@@ -532,6 +482,11 @@ def _going(found: tuple[int | None, bool, list[int]], limit: int) -> tuple[int, 
     if len(seqs) > limit:
         return seqs[limit - 1], seqs[:limit]
     return 0 if once_round or last is None else last, seqs
+
+
+def _run_all(database: sqlite3.Connection, works: Sequence[Work]) -> list[Any]:
+    """Run any other writes: functions of the database, inside the batch's transaction."""
+    return [_own_fault(work, database) for work in works]
 
 
 def _own_fault(work: Work, database: sqlite3.Connection) -> Any:

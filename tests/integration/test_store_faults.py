@@ -10,7 +10,7 @@ import resource
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from support.builders import (
     NOW,
+    born_claimed,
     endpoint,
     event_record,
     failed_job,
@@ -28,6 +29,7 @@ from support.builders import (
     suppression,
 )
 from support.database import OLD_VERSIONS, integrity, make_version, rows, shape
+from support.stores import claim_just, claim_of
 
 from notifier.errors import (
     IdempotencyConflictError,
@@ -88,7 +90,7 @@ async def pragma(store: SqliteStore, connection: int, name: str) -> Any:
 # Cancelled callers ---------------------------------------------------------------------------------
 
 
-async def after_passes(passes: int, work: Coroutine[Any, Any, Any]) -> bool:
+async def after_passes(passes: int, work: Awaitable[Any]) -> bool:
     """Cancel work after so many passes of the event loop. Returns whether that came in time."""
     task = asyncio.ensure_future(work)
     for _ in range(passes):
@@ -107,10 +109,12 @@ class Situation:
     def __init__(self) -> None:
         self.pending = submission(3, of=event_record(key="pending"))
         self.later = submission(next_attempt_at=NOW + 600)
-        self.held = submission(lane="held")
-        self.done = submission(lane="done")
-        self.lost = submission(lane="lost", template="welcome", channel="email")
-        self.lost_again = submission(lane="lost", template="welcome", channel="email")
+        self.held = born_claimed(submission(lane="held"))
+        self.done = born_claimed(submission(lane="done"))
+        self.lost, self.lost_again = (
+            born_claimed(submission(lane=lane, template="welcome", channel="email"))
+            for lane in ("lost", "lost again")
+        )
         self.fresh = submission(3, of=event_record(key="fresh"))
         born_failed = event_record()
         self.failed = Submission(born_failed, (failed_job(born_failed),))
@@ -129,12 +133,10 @@ class Situation:
         await store.open(NOW)
         await store.add([self.pending, self.later, self.held, self.done, self.failed])
         await store.add([self.lost, self.lost_again])
-        claimed = [each.jobs[0].id for each in (self.held, self.done, self.lost, self.lost_again)]
-        await store.claim_these(claimed, now=NOW, until=UNTIL)
         await store.settle(settlement(self._claim(self.done), JobState.COMPLETED))
         for each in (self.lost, self.lost_again):
             await store.settle(lost(self._claim(each)))
-        await store.claim_these([self.lost_again.jobs[0].id], now=NOW + 60, until=UNTIL)
+        await claim_of(store, ["lost again"], now=NOW + 60)
         await store.add_suppression(suppression())
         await store.count_bounce("email", "bob@example.com", NOW)
         await store.add_replay(self.replay)
@@ -142,16 +144,14 @@ class Situation:
         return store
 
 
-Act = Callable[[SqliteStore, Situation], Coroutine[Any, Any, Any]]
+Act = Callable[[SqliteStore, Situation], Awaitable[Any]]
 
 WRITES: dict[str, Act] = {
     "add": lambda store, at: store.add([at.fresh, at.pending]),
     "claim": lambda store, at: store.claim(
         priority=Priority.NORMAL, lanes=[at.pending.jobs[0].lane], limit=2, per_lane=2, now=NOW, until=UNTIL
     ),
-    "claim_these": lambda store, at: store.claim_these(
-        [each.id for each in at.pending.jobs], now=NOW, until=UNTIL
-    ),
+    "add_claimed": lambda store, at: store.add([born_claimed(at.fresh), at.pending]),
     "settle": lambda store, at: store.settle(settlement(at.claim, JobState.COMPLETED)),
     "settle_and_keep": lambda store, at: store.settle(lost(at.claim)),
     "settle_and_keep_anew": lambda store, at: store.settle(lost(at.again, b"another")),
@@ -625,8 +625,7 @@ async def check_as_any_other(store: SqliteStore) -> None:
     """What was stored before is sent, kept, found and suppressed like what is stored now."""
     (_, mail) = (await store.event("evt_1"))[1]
     assert (mail.category, mail.addressed, mail.kept) == (None, None, False)
-    fences = await store.claim_these([mail.id], now=NOW + 60, until=NOW + 120)
-    claim = Claim(msgspec.structs.replace(mail, claim=fences[mail.id]), event_record())
+    (claim,) = await claim_just(store, mail.id, now=NOW + 60, until=NOW + 120)
     assert await store.settle(lost(claim))
     assert await store.kept_content(mail.id) == b"the mail"
     assert [job.id for job, _ in await store.recent("paid", 9)] == [mail.id]
@@ -789,8 +788,8 @@ OF_THE_WORKERS = (
     "next_due_of_lanes",
     "claim",
     "claimed",
-    "claimable",
     "stale_or_kept",
+    "complete",
     "settle",
     "renew",
     "rescue",

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.builders import NOW, endpoint, submission
+from support.builders import NOW, born_claimed, endpoint, submission
 from support.database import OLD_VERSIONS, make_version, rows
 
 from notifier.config import Config, StoreSection
@@ -177,9 +177,7 @@ async def test_a_store_that_no_key_opens_is_refused_and_left_alone(path: Path, k
     """It says which key is missing and where to give it; not even orphaned claims are given back."""
     async with opened(path, OLD) as store:
         await fill(store)
-        made = submission()
-        await store.add([made])
-        await store.claim_these([made.jobs[0].id], now=NOW, until=NOW + 60)
+        await store.add([born_claimed(submission())])
     before = list(_dump(path))
     for _ in range(2):
         with pytest.raises(StoreSealedError, match=f"{key_id(OLD)}.*NOTIFIER_SECRET_KEY"):

@@ -104,6 +104,16 @@ def submission(jobs: int = 1, *, of: EventRecord | None = None, **changes: Any) 
     return Submission(of, tuple(job(of, **changes) for _ in range(jobs)))
 
 
+def born_claimed(made: Submission, until: float = NOW + 60) -> Submission:
+    """The same, with every one of its jobs that is PENDING claimed as it is made."""
+    claimed = {"status": JobState.PROCESSING, "claim": 1, "next_attempt_at": None}
+    jobs = (
+        msgspec.structs.replace(each, **claimed) if each.status is JobState.PENDING else each
+        for each in made.jobs
+    )
+    return Submission(made.event, tuple(jobs), until)
+
+
 def attempt(outcome: Outcome = Outcome.DELIVERED, **changes: Any) -> Attempt:
     """One try that took a quarter of a second."""
     fields: dict[str, Any] = {"started_at": NOW, "duration_ms": 250.0, "outcome": outcome}

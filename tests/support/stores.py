@@ -6,8 +6,7 @@ A backend joins by one line in `BACKENDS`.
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-from support.builders import NOW, event_record, settlement, submission
+from support.builders import NOW, born_claimed, settlement, submission
 
 from notifier.model import Claim, Job, JobState, Priority
 from notifier.store import Store
@@ -47,17 +46,31 @@ async def take_one(store: Store, *, now: float = NOW, **changes: Any) -> Claim:
     return claim
 
 
+async def claim_just(store: Store, *job_ids: str, now: float = NOW, until: float = UNTIL) -> list[Claim]:
+    """Claim these jobs, in this order. Of their lanes, nothing else may be due."""
+    jobs = [await store.job(each) for each in job_ids]
+    taken = await store.claim(
+        priority=jobs[0].priority,
+        lanes=[each.lane for each in jobs],
+        limit=1000,
+        per_lane=1000,
+        now=now,
+        until=until,
+    )
+    claims = {claim.job.id: claim for claim in taken.claims}
+    assert claims.keys() == set(job_ids)
+    return [claims[each] for each in job_ids]
+
+
 async def finish(store: Store, state: JobState, *, now: float = NOW, **changes: Any) -> Job:
     """Bring a new job to a state by the ways that lead there."""
-    (made,) = await put(store, submission(**changes))
+    made = submission(**changes)
+    (job,) = await put(store, made if state in {PENDING, CANCELLED} else born_claimed(made, UNTIL))
     if state is CANCELLED:
-        return await store.cancel(made.id, now)
-    if state is not PENDING:
-        fences = await store.claim_these([made.id], now=NOW, until=UNTIL)
-        claim = Claim(msgspec.structs.replace(made, claim=fences[made.id]), event_record())
-        if state is not PROCESSING:
-            assert await store.settle(settlement(claim, state, now=now))
-    return await store.job(made.id)
+        return await store.cancel(job.id, now)
+    if state not in {PENDING, PROCESSING}:
+        assert await store.settle(settlement(Claim(job, made.event), state, now=now))
+    return await store.job(job.id)
 
 
 def ids(jobs: Sequence[Job] | Sequence[Claim]) -> list[str]:

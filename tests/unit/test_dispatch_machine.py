@@ -78,9 +78,9 @@ class LateStore(WatchedStore):
         self.resent.add(job_id)
         return await super().requeue(job_id, now)
 
-    def _submit(self, operation: Any) -> asyncio.Future[Any]:
+    def _submit(self, *operation: Any, **kind: Any) -> asyncio.Future[Any]:
         submit = super()._submit
-        return asyncio.ensure_future(self._counted(lambda: submit(operation)))
+        return asyncio.ensure_future(self._counted(lambda: submit(*operation, **kind)))
 
     async def _run_on(self, which: int, work: Any) -> Any:
         run_on = super()._run_on
@@ -332,7 +332,7 @@ class Play:
     async def trouble(self) -> None:
         """The store fails a few calls, if this is played."""
         if self.faults:
-            self.store.failing[self.chance.choice(("claim", "claim_these", "lanes", "settle"))] += 1
+            self.store.failing[self.chance.choice(("claim", "lanes", "settle"))] += 1
 
     async def forget(self) -> None:
         """So many lanes come by that those which aren't needed are forgotten."""

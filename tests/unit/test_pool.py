@@ -11,6 +11,7 @@ import pytest
 import structlog
 from support.builders import LANE, NOW, endpoint, event_record, failed_job, job
 from support.clock import Clock
+from support.stores import claim_just
 from support.watched_store import WatchedStore
 
 from notifier.channels import Channel, FunctionChannel, Message, Receipt
@@ -168,8 +169,8 @@ class Shop:
         await self.store.add([Submission(event, (made,))])
         if made.status is FAILED:
             await self.store.requeue(made.id, NOW)
-        (fence,) = (await self.store.claim_these([made.id], now=NOW, until=NOW + 60)).values()
-        claim = Claim(msgspec.structs.replace(await self.store.job(made.id), claim=fence), event)
+        (taken,) = await claim_just(self.store, made.id)
+        claim = Claim(taken.job, event)
         self.queue.put(claim)
         return claim
 
@@ -757,10 +758,8 @@ async def test_what_may_have_arrived_is_sent_again_as_it_was(shop: Shop) -> None
     )
     shop.deliver = shop.accept
     shop.clock.advance(60)
-    (fence,) = (await shop.store.claim_these([waits.id], now=shop.clock(), until=NOW + 999)).values()
-    claim = Claim(
-        msgspec.structs.replace(await shop.store.job(waits.id), claim=fence, template="gone"), event_record()
-    )
+    (taken,) = await claim_just(shop.store, waits.id, now=shop.clock(), until=NOW + 999)
+    claim = Claim(msgspec.structs.replace(taken.job, template="gone"), taken.event)
     settled = shop.store.calls["settle"]
     shop.queue.put(claim)
     await shop.store.called("settle", settled + 1)
@@ -780,10 +779,9 @@ async def test_what_was_sent_before_and_can_not_be_read_costs_no_attempt(
     monkeypatch.setattr(shop.store, "kept_content", away, raising=False)
     shop.raises(unknown())
     waits, _ = await shop.attempted(**mail())
-    (fence,) = (await shop.store.claim_these([waits.id], now=NOW + 60, until=NOW + 999)).values()
-    claimed = msgspec.structs.replace(await shop.store.job(waits.id), claim=fence)
+    (claim,) = await claim_just(shop.store, waits.id, now=NOW + 60, until=NOW + 999)
     settled = shop.store.calls["settle"]
-    shop.queue.put(Claim(claimed, event_record()))
+    shop.queue.put(claim)
     await shop.store.called("settle", settled + 1)
     still = await shop.store.job(waits.id)
     assert (still.status, still.attempts, still.kept) == (PENDING, 1, True)
@@ -892,14 +890,14 @@ async def test_a_stale_outcome_is_refused_and_counted(shop: Shop) -> None:
     shop.deliver = deliver
     claim = await shop.put()
     assert await shop.store.rescue(NOW + 61) == 1
-    second = await shop.store.claim_these([claim.job.id], now=NOW + 61, until=NOW + 121)
+    (second,) = await claim_just(shop.store, claim.job.id, now=NOW + 61, until=NOW + 121)
     gate.set()
     await shop.store.called("settle")
     await shop.idle()
     assert shop.counted("settles_refused") == 1
     assert await shop.store.attempts(claim.job.id) == []
     held = await shop.store.job(claim.job.id)
-    assert (held.status, held.claim) == (PROCESSING, second[claim.job.id])
+    assert (held.status, held.claim) == (PROCESSING, second.job.claim)
 
 
 async def test_attempts_are_counted_by_channel_and_outcome(shop: Shop) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from support.builders import NOW, settlement, submission
 from support.clock import Clock
+from support.stores import claim_just
 from support.watched_store import WatchedStore
 
 from notifier.errors import StoreUnavailableError
-from notifier.model import Claim, Job, JobError, JobState
+from notifier.model import Job, JobError, JobState
 from notifier.replays import Replays, Requeued
 from notifier.store.base import JobFilter
 
@@ -41,11 +42,7 @@ class Office:
 
     async def settle(self, jobs: Sequence[Job], state: JobState, now: float = NOW) -> None:
         """Attempt PENDING jobs, and have every attempt end in a state."""
-        names = [each.id for each in jobs]
-        fences = await self.store.claim_these(names, now=now, until=now + 60)
-        assert len(fences) == len(jobs)
-        event = submission().event
-        claims = [Claim(await self.store.job(each.id), event) for each in jobs]
+        claims = await claim_just(self.store, *(each.id for each in jobs), now=now, until=now + 60)
         outcomes = [settlement(claim, state, now=now) for claim in claims]
         assert all(await asyncio.gather(*map(self.store.settle, outcomes)))
 

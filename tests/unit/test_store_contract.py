@@ -17,6 +17,7 @@ from support.builders import (
     LANE,
     NOW,
     attempt,
+    born_claimed,
     endpoint,
     event_record,
     failed_job,
@@ -268,9 +269,8 @@ async def test_only_due_jobs_are_claimed(store: Store) -> None:
 @pytest.mark.parametrize("state", [PROCESSING, COMPLETED, FAILED, CANCELLED])
 async def test_only_pending_jobs_are_claimed(store: Store, state: JobState) -> None:
     """What is held, finished or withdrawn is handed out to nobody."""
-    held = await finish(store, state)
+    await finish(store, state)
     assert await take(store, now=NOW + 10) == []
-    assert await store.claim_these([held.id], now=NOW + 10, until=UNTIL) == {}
 
 
 async def test_a_job_born_failed_is_not_claimed(store: Store) -> None:
@@ -430,20 +430,6 @@ async def test_a_claim_beside_a_write_that_fails_is_whole(store: Store) -> None:
     assert len(claims) == 3
     assert [await store.job(claim.job.id) for claim in claims] == [claim.job for claim in claims]
     assert (await store.counts())[PROCESSING] == 3
-
-
-async def test_named_jobs_are_claimed_where_they_are_due(store: Store) -> None:
-    """The answer holds the new fence of each; what is unknown, held or not due is left out."""
-    due, later, held = await put(
-        store, submission(), submission(next_attempt_at=NOW + 1), submission(lane="held")
-    )
-    await take(store, lanes=["held"])
-    asked = [due.id, later.id, held.id, "job_0", due.id]
-    assert await store.claim_these(asked, now=NOW, until=UNTIL) == {due.id: 1}
-    claimed = await store.job(due.id)
-    assert (claimed.status, claimed.claim, claimed.next_attempt_at) == (PROCESSING, 1, None)
-    assert (await store.job(later.id)).status is PENDING
-    assert await store.claim_these([], now=NOW, until=UNTIL) == {}
 
 
 # Settling ------------------------------------------------------------------------------------------
@@ -756,12 +742,12 @@ async def test_jobs_are_counted_by_state(store: Store) -> None:
 
 async def fail(store: Store, cause: str, message: str, *, now: float, **changes: Any) -> str:
     """Fail a new job for a cause."""
-    (made,) = await put(store, submission(**changes))
-    fences = await store.claim_these([made.id], now=NOW, until=UNTIL)
-    claim = Claim(msgspec.structs.replace(made, claim=fences[made.id]), event_record())
+    made = born_claimed(submission(**changes))
+    await put(store, made)
+    claim = Claim(made.jobs[0], made.event)
     error = JobError("smtp_550", message)
     assert await store.settle(settlement(claim, FAILED, cause=cause, error=error, now=now))
-    return made.id
+    return claim.job.id
 
 
 async def test_failures_are_grouped_by_cause(store: Store) -> None:

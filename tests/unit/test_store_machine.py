@@ -118,7 +118,8 @@ class Model:
             answers.append(Added(each.event, each.jobs, duplicate=False))
         for each in fresh:
             self.events[each.event.id] = each.event
-            self.jobs |= {made.id: Kept(made, cause=born_of(made)) for made in each.jobs}
+            until = each.claimed_until or 0.0
+            self.jobs |= {made.id: Kept(made, cause=born_of(made), claimed_until=until) for made in each.jobs}
         return answers
 
     def due(self, now: float, priority: Priority, lanes: Collection[str]) -> dict[str, list[float]]:
@@ -253,7 +254,7 @@ class Model:
 
 
 class Wish(Struct, frozen=True):
-    """A job to be made: where, how urgent, and due in how many seconds; or one that is born FAILED.
+    """A job to be made: where, how urgent, due in how many seconds; or one that is born FAILED or claimed.
 
     `mail` is what makes it one of a mail.
     """
@@ -261,15 +262,18 @@ class Wish(Struct, frozen=True):
     lane: str
     priority: Priority
     delay: int
-    born_failed: bool
+    born: JobState
     mail: dict[str, Any]
 
     def job(self, event: EventRecord) -> Job:
         """Make it out for an event."""
-        if self.born_failed:
-            return failed_job(event, lane=self.lane, **self.mail)
-        at = event.created_at + self.delay
-        return job(event, lane=self.lane, priority=self.priority, next_attempt_at=at, **self.mail)
+        where: dict[str, Any] = {"lane": self.lane, **self.mail}
+        if self.born is FAILED:
+            return failed_job(event, **where)
+        where["priority"] = self.priority
+        if self.born is PROCESSING:
+            return job(event, status=PROCESSING, claim=1, **where)
+        return job(event, next_attempt_at=event.created_at + self.delay, **where)
 
 
 class Post(Struct, frozen=True):
@@ -282,7 +286,34 @@ class Post(Struct, frozen=True):
     def submission(self, now: float) -> Submission:
         """Accept it at a moment."""
         event = event_record(key=self.key, body=self.body, created_at=now)
-        return Submission(event, tuple(wish.job(event) for wish in self.wishes))
+        jobs = tuple(wish.job(event) for wish in self.wishes)
+        claimed = any(each.status is PROCESSING for each in jobs)
+        return Submission(event, jobs, now + CLAIM_TIMEOUT if claimed else None)
+
+
+class Ending(Struct, frozen=True):
+    """What a worker comes to; no state is a release."""
+
+    state: JobState | None
+    spent: bool
+    delay: int
+    content: bytes | None
+    made_out: bool
+    """Whether it is a destination that the job did not have; one without any always gets one."""
+
+    def settlement(self, claim: Claim, now: float) -> Settlement:
+        """Say it of a claim."""
+        if self.state is None:
+            return release(claim, now=now, next_attempt_at=now + self.delay)
+        changes: dict[str, Any] = {"now": now, "spent": self.spent, "content": self.content}
+        if self.made_out or claim.job.destination is None:
+            changes |= {"destination": "https://found.example", "lane": claim.job.lane}
+        if self.state is PENDING:
+            changes["next_attempt_at"] = now + self.delay
+        if self.spent:
+            timings = Timings(wait=float(self.delay), sent=self.delay)
+            changes["attempt"] = attempt(timings=timings, via=f"mx:{self.delay}")
+        return settlement(claim, self.state, **changes)
 
 
 mails: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.fixed_dictionaries(
@@ -299,7 +330,7 @@ wishes = st.builds(
     lane=st.sampled_from(["a", "a", "a", *LANES]),
     priority=st.sampled_from([Priority.NORMAL, Priority.NORMAL, Priority.HIGH]),
     delay=st.sampled_from([0, 0, 0, -5, 10, 90]),
-    born_failed=st.sampled_from([False, False, False, True]),
+    born=st.sampled_from([PENDING, PENDING, PENDING, PROCESSING, FAILED]),
     mail=mails,
 )
 posts = st.builds(
@@ -310,6 +341,14 @@ posts = st.builds(
 )
 calls = st.lists(posts, min_size=1, max_size=3)
 contents = st.sampled_from([None, None, b"", b"the mail"])
+endings = st.builds(
+    Ending,
+    state=st.sampled_from([PENDING, PENDING, COMPLETED, COMPLETED, FAILED, CANCELLED, None]),
+    spent=st.sampled_from([True, True, False]),
+    delay=st.sampled_from([0, 0, 5, 90]),
+    content=contents,
+    made_out=st.booleans(),
+)
 recipients = st.sampled_from([ADA, BOB])
 filters = st.builds(
     JobFilter,
@@ -365,7 +404,7 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize(target=claims, together=st.lists(calls, min_size=2, max_size=4))
     def begin(self, together: list[list[Post]]) -> Any:
         """Begin in the middle of things: some jobs are there, and some of them are claimed."""
-        self.add(together)
+        self._add(together)
         return self._claim(Priority.NORMAL, 3, 3, list(LANES))
 
     # Time ------------------------------------------------------------------------------------------
@@ -377,19 +416,29 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Apps ------------------------------------------------------------------------------------------
 
-    @rule(together=st.lists(calls, min_size=1, max_size=4))
-    def add(self, together: list[list[Post]]) -> None:
-        """Calls that arrive at once are written in one batch, and answered as if one after the other."""
+    @rule(target=claims, together=st.lists(calls, min_size=1, max_size=4))
+    def add(self, together: list[list[Post]]) -> Any:
+        """Calls that arrive at once are written in one batch, and answered as if one after the other.
+
+        What is claimed as it is made is its poster's, unless there was such an event before.
+        """
+        return multiple(*self._add(together))
+
+    def _add(self, together: list[list[Post]]) -> list[Claim]:
         submitted = [[post.submission(self.now) for post in call] for call in together]
         expected = [self.model.add(call) for call in submitted]
-        for answer, wanted in zip(self.run(self._add(submitted)), expected, strict=True):
+        new: list[Claim] = []
+        for answer, wanted in zip(self.run(self._added(submitted)), expected, strict=True):
             if isinstance(wanted, IdempotencyConflictError):
                 assert isinstance(answer, IdempotencyConflictError)
                 assert (answer.key, answer.index) == (wanted.key, wanted.index)
-            else:
-                assert answer == wanted
+                continue
+            assert answer == wanted
+            made = [(job, each.event) for each in wanted if not each.duplicate for job in each.jobs]
+            new += [Claim(job, event) for job, event in made if job.status is PROCESSING]
+        return new
 
-    async def _add(self, together: list[list[Submission]]) -> list[list[Added] | BaseException]:
+    async def _added(self, together: list[list[Submission]]) -> list[list[Added] | BaseException]:
         return await asyncio.gather(*map(self.store.add, together), return_exceptions=True)
 
     # Workers ---------------------------------------------------------------------------------------
@@ -437,66 +486,22 @@ class StoreMachine(RuleBasedStateMachine):
             assert len(times) <= per_lane
             assert sorted(filter(None, times)) == due[lane][: len(times)]
 
-    @rule(target=claims, data=st.data())
-    def claim_these(self, data: st.DataObject) -> Any:
-        """Named jobs are claimed where they are PENDING and due, whatever else is named."""
-        named = data.draw(st.lists(st.sampled_from(["job_0", *self.model.jobs]), max_size=5))
-        due = {
-            job_id
-            for job_id in named
-            if job_id in self.model.jobs
-            and (at := self.model.jobs[job_id].job.next_attempt_at) is not None
-            and at <= self.now
-        }
-        fences = self.run(self.store.claim_these(named, now=self.now, until=self.now + CLAIM_TIMEOUT))
-        jobs = [self.model.claim(job_id, self.now) for job_id in due]
-        assert fences == {each.id: each.claim for each in jobs}
-        return multiple(*(Claim(each, self.model.events[each.event_id]) for each in jobs))
-
-    @rule(
-        claim=claims,
-        state=st.sampled_from([PENDING, PENDING, COMPLETED, FAILED, CANCELLED, None]),
-        spent=st.booleans(),
-        delay=st.sampled_from([0, 0, 5, 90]),
-        content=contents,
-    )
-    def settle(
-        self, claim: Claim, state: JobState | None, spent: bool, delay: int, content: bytes | None
-    ) -> None:
+    @rule(claim=claims, ending=endings)
+    def settle(self, claim: Claim, ending: Ending) -> None:
         """A settle holds exactly while its claim does; no state is a release."""
-        self._settle([self._outcome(claim, state, spent=spent, delay=delay, content=content)])
+        self._settle([ending.settlement(claim, self.now)])
 
     @rule(
         first=consumes(claims),
         second=claims,
-        states=st.tuples(*[st.sampled_from(JobState)] * 3),
-        sent=st.tuples(*[contents] * 3),
+        wanted=st.tuples(endings, endings, endings),
+        again=st.booleans(),
     )
-    def settle_together(
-        self, first: Claim, second: Claim, states: tuple[JobState, ...], sent: tuple[bytes | None, ...]
-    ) -> None:
+    def settle_together(self, first: Claim, second: Claim, wanted: tuple[Ending, ...], again: bool) -> None:
         """Settles that arrive at once are answered as if one after the other, two of one claim too."""
-        wanted = [PENDING if state is PROCESSING else state for state in states]
-        each = zip((first, second, first), wanted, sent, strict=True)
-        self._settle(
-            [
-                self._outcome(claim, state, spent=True, delay=5, content=content)
-                for claim, state, content in each
-            ]
-        )
-
-    def _outcome(
-        self, claim: Claim, state: JobState | None, *, spent: bool, delay: int, content: bytes | None
-    ) -> Settlement:
-        if state is None:
-            return release(claim, now=self.now, next_attempt_at=self.now + delay)
-        changes: dict[str, Any] = {"now": self.now, "spent": spent, "content": content}
-        changes |= {"destination": "https://found.example", "lane": claim.job.lane}
-        if state is PENDING:
-            changes["next_attempt_at"] = self.now + delay
-        if spent:
-            changes["attempt"] = attempt(timings=Timings(wait=float(delay), sent=delay), via=f"mx:{delay}")
-        return settlement(claim, state, **changes)
+        claims = (first, second, first) if again else (first, second)
+        each = zip(wanted, claims, strict=False)
+        self._settle([ending.settlement(claim, self.now) for ending, claim in each])
 
     def _settle(self, outcomes: list[Settlement]) -> None:
         async def settle() -> list[bool]:

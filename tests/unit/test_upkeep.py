@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
 import pytest
-from support.builders import NOW, event_record, settlement, submission
+from support.builders import NOW, born_claimed, event_record, settlement, submission
 from support.clock import Clock
+from support.stores import claim_just
 from support.watched_store import WatchedStore
 
 from notifier.config import Config, Duration, Retention, Workers
@@ -51,14 +51,9 @@ class House:
 
     async def claimed(self, *, held: bool) -> Claim:
         """Claim a new job for a minute; `held` in the window, or by a worker that is gone."""
-        posted = submission()
+        posted = born_claimed(submission(), self.clock() + 60)
         await self.store.add([posted])
-        until = self.clock() + 60
-        fences = await self.store.claim_these([posted.jobs[0].id], now=self.clock(), until=until)
-        job = msgspec.structs.replace(
-            await self.store.job(posted.jobs[0].id), claim=fences[posted.jobs[0].id]
-        )
-        claim = Claim(job, posted.event)
+        claim = Claim(posted.jobs[0], posted.event)
         if held:
             self.queue.put(claim)
         return claim
@@ -269,11 +264,8 @@ async def test_canaried_requeues_are_sent_on(house: House) -> None:
     house.clock.advance(10)
     await house.replays.requeue(JobFilter(), canary=True)
     (replay,) = await house.store.replays()
-    fences = await house.store.claim_these([replay.canary_job_id], now=NOW + 10, until=NOW + 70)
-    claim = Claim(await house.store.job(replay.canary_job_id), event_record())
-    assert await house.store.settle(
-        settlement(claim, COMPLETED, now=NOW + 11, fence=fences[replay.canary_job_id])
-    )
+    (claim,) = await claim_just(house.store, replay.canary_job_id, now=NOW + 10, until=NOW + 70)
+    assert await house.store.settle(settlement(claim, COMPLETED, now=NOW + 11))
     chore = next(each for each in house.upkeep.chores if each.name == "replays")
     await chore.do()
     assert [await house.state(job) for job in jobs] == [COMPLETED, PENDING, PENDING]

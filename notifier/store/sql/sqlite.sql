@@ -24,15 +24,14 @@ INSERT INTO event (
 
 -- name: new_job_columns
 seq, id, event_seq, channel, route, endpoint, destination, template, locale, lane, priority, status,
-attempts, max_attempts, next_attempt_at, claim, claimed_until, error_code, error_message, cause,
-created_at, updated_at
+attempts, max_attempts, next_attempt_at, claim, claimed_until, created_at, updated_at
 
 -- name: insert_jobs
 INSERT INTO job ({new_job_columns}) VALUES
 
--- name: insert_mails
--- Apart from `insert_jobs`: even NULLs cost something to bind, and webhooks would bind nothing else.
-INSERT INTO job ({new_job_columns}, category, addressed) VALUES
+-- name: insert_whole_jobs
+-- Apart from `insert_jobs`: even NULLs cost something to bind, and most jobs would bind nothing else.
+INSERT INTO job ({new_job_columns}, error_code, error_message, cause, category, addressed) VALUES
 
 -- name: known_keys
 SELECT json_group_array(json_array(idempotency_key, fingerprint, id))
@@ -96,25 +95,46 @@ SET status = 'PROCESSING', claim = claim + 1, claimed_until = :until, next_attem
 WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: claimed
-SELECT json_group_array(json_array(json_array({job_columns}), json_array({event_columns})))
+-- Without what a claim knows of its jobs: their status, priority, and when they were claimed.
+SELECT json_group_array(json_array(
+    job.id, job.channel, job.route, job.endpoint, job.destination, job.template, job.locale, job.lane,
+    job.attempts, job.max_attempts, job.claim, job.error_code, job.error_message, job.created_at,
+    job.category, json(job.addressed), job.kept,
+    event.id, event.type, event.data, event.created_at, event.tenant, event.idempotency_key,
+    event.fingerprint, event.deliver_at
+))
 FROM json_each(:seqs) AS wanted
 JOIN job ON job.seq = wanted.value
 JOIN event ON event.seq = job.event_seq
 
--- name: claimable
-SELECT json_group_array(json_array(seq, id, claim + 1))
-FROM job
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'PENDING' AND next_attempt_at <= :now
-
 -- name: stale_or_kept
--- Of these settlements, those that come under a claim that is no longer theirs (with NULL), and those of
--- which something is kept (with the job's row number): nearly all are neither.
+-- Of these claims, those that are no longer theirs (with NULL), and those on jobs of which something is kept
+-- (with the job's row number): nearly all are neither.
 SELECT json_group_array(json_array(wanted.key, CASE
     WHEN job.claim IS json_extract(wanted.value, '$[1]') AND job.status = 'PROCESSING' THEN job.seq
 END))
-FROM json_each(:settlements) AS wanted
+FROM json_each(:claims) AS wanted
 LEFT JOIN job ON job.id = json_extract(wanted.value, '$[0]')
 WHERE job.claim IS NOT json_extract(wanted.value, '$[1]') OR job.status <> 'PROCESSING' OR job.kept
+
+-- name: still_claimed
+-- Finds the job of a settlement, unless the claim is no longer its own.
+job.id = json_extract(wanted.value, '$[0]') AND job.claim = json_extract(wanted.value, '$[1]')
+AND job.status = 'PROCESSING'
+
+-- name: complete
+-- What nearly all settlements come to, apart from `settle`: to take a value out of JSON costs something too.
+UPDATE job
+SET status          = 'COMPLETED',
+    updated_at      = json_extract(wanted.value, '$[2]'),
+    next_attempt_at = NULL,
+    error_code      = NULL,
+    error_message   = NULL,
+    cause           = NULL,
+    attempts        = attempts + 1,
+    claimed_until   = NULL
+FROM json_each(:settlements) AS wanted
+WHERE {still_claimed} AND NOT job.kept
 
 -- name: settle
 UPDATE job
@@ -127,10 +147,10 @@ SET status          = json_extract(wanted.value, '$[2]'),
     attempts        = attempts + json_extract(wanted.value, '$[8]'),
     claimed_until   = NULL
 FROM json_each(:settlements) AS wanted
-WHERE job.id = json_extract(wanted.value, '$[0]')
+WHERE {still_claimed} AND (NOT job.kept OR json_extract(wanted.value, '$[2]') = 'PENDING')
 
 -- name: make_out
--- Apart from `settle`, which runs for every job: naming the lane there would have its index looked after.
+-- Apart from `settle`, which runs for every job that failed: naming the lane there would have its index looked after.
 UPDATE job
 SET destination = :destination, lane = :lane, locale = :locale, addressed = :addressed
 WHERE id = :id
