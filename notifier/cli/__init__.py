@@ -2,6 +2,7 @@
 
 import click
 
+from notifier.cli.bench import bench
 from notifier.cli.check import check
 from notifier.cli.endpoints import endpoints
 from notifier.cli.jobs import jobs
@@ -26,5 +27,5 @@ def main() -> None:
     """Send the notifications that events cause: webhooks and email, durably, with every attempt kept."""
 
 
-for command in (serve, dev, check, send, jobs, endpoints, suppressions, preview, secret, verify):
+for command in (serve, dev, check, send, jobs, endpoints, suppressions, preview, secret, verify, bench):
     main.add_command(command)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from notifier.cli.client import address
-from notifier.cli.program import config_option, read_config
+from notifier.cli.program import config_option, read_config, read_config_made_up
 from notifier.logs import LEVELS
 
 if TYPE_CHECKING:
@@ -85,24 +85,10 @@ def dev(port: int | None, open_browser: bool, log_level: str, config_path: Path)
 
     from notifier import logs, server
 
-    config = _read_for_dev(config_path)
+    config = read_config_made_up(config_path)
     logs.configure(log_level)
     with TemporaryDirectory(prefix="notifier-dev-") as directory:
         server.run(_dev(config, Path(directory), port, open_browser=open_browser))
-
-
-def _read_for_dev(path: Path) -> "Config":
-    """Load a configuration, standing in for the environment that it asks for and nobody set."""
-    import os
-
-    from notifier.config import load_config
-    from notifier.dev import stand_ins
-
-    made_up = stand_ins(path.read_text("utf-8", "replace")) if path.is_file() else {}
-    if not made_up:
-        return read_config(path)
-    click.echo(f"not set, so made up for now: {', '.join(made_up)}", err=True)
-    return load_config(path, {**os.environ, **made_up})
 
 
 async def _dev(config: "Config", directory: Path, port: int | None, *, open_browser: bool) -> None:

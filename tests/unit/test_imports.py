@@ -20,7 +20,7 @@ MODULES = {
 STREET: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
-    frozenset({"notifier", "server", "dev"}),
+    frozenset({"notifier", "server", "dev", "bench"}),
     frozenset({"service"}),
     frozenset({"intake"}),
     frozenset(
