@@ -1,8 +1,9 @@
-"""What a claim costs the store, beside backlogs of other lanes: measured on the store itself."""
+"""Part `claims`: what a claim costs, beside backlogs of other lanes; measured on the store itself."""
 
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -10,6 +11,8 @@ from time import perf_counter, time
 
 import msgspec
 
+from benchmarks.parts import Opened, Part, Plan
+from benchmarks.results import Column, Values
 from notifier.model import EventRecord, Job, JobState, Priority, new_id
 from notifier.store import file_url, open_store
 from notifier.store.base import Settlement, Store, Submission
@@ -21,28 +24,29 @@ _LOOK = 512
 _DATA = msgspec.Raw(b'{"note":"' + b"x" * 450 + b'"}')
 
 
-async def claim_costs(*, quick: bool) -> list[tuple[str, str, str]]:
-    """Rows of: what waits, median milliseconds of a claim of 16 jobs of one lane, and of a look at all."""
-    part = 50 if quick else 1
+@asynccontextmanager
+async def _open(plan: Plan) -> AsyncIterator[Opened]:
+    part = plan.size(1, 50)
+    jobs, lanes = 100_000 // part, 10_000 // part
     backlogs = {
         "nothing": (0, 1, 0.0),
-        f"{100_000 // part:,} due jobs of one lane": (100_000 // part, 1, 0.0),
-        f"{10_000 // part:,} lanes in back-off, 10 jobs each": (100_000 // part, 10_000 // part, 3600.0),
-        f"{10_000 // part:,} lanes that are due, 10 jobs each": (100_000 // part, 10_000 // part, 0.0),
+        f"{jobs:,} due jobs of one lane": (jobs, 1, 0.0),
+        f"{lanes:,} lanes in back-off, 10 jobs each": (jobs, lanes, 3600.0),
+        f"{lanes:,} lanes that are due, 10 jobs each": (jobs, lanes, 0.0),
     }
-    return [(name, *await _costs(*backlog)) for name, backlog in backlogs.items()]
+    yield Opened({name: partial(_costs, plan, *backlog) for name, backlog in backlogs.items()})
 
 
-async def _costs(jobs: int, lanes: int, delay: float) -> tuple[str, str]:
-    async with _filled(jobs, lanes, delay) as store:
+async def _costs(plan: Plan, jobs: int, lanes: int, delay: float) -> Values:
+    async with _filled(plan, jobs, lanes, delay) as store:
         claims = [await _claimed(store) for _ in range(_TIMES)]
         looks = [await _looked(store) for _ in range(5)]
-        return f"{median(claims):.2f}", f"{median(looks):.1f}"
+        return {"claim": median(claims), "look": median(looks)}
 
 
 @asynccontextmanager
-async def _filled(jobs: int, lanes: int, delay: float) -> AsyncIterator[Store]:
-    with TemporaryDirectory(prefix="notifier-bench-") as folder:
+async def _filled(plan: Plan, jobs: int, lanes: int, delay: float) -> AsyncIterator[Store]:
+    with TemporaryDirectory(prefix="notifier-bench-", dir=plan.folder) as folder:
         store = open_store(file_url(Path(folder) / "notifier.db"), Path(folder))
         await store.open(time())
         numbers = [number % lanes for number in range(jobs)]
@@ -95,3 +99,15 @@ async def _looked(store: Store) -> float:
         found = await store.lanes(priority=Priority.NORMAL, after=after, limit=_LOOK)
         after = found[-1][0] if found else after
     return (perf_counter() - began) * 1000
+
+
+PART = Part(
+    name="claims",
+    title="Claims beside what waits",
+    columns={
+        "claim": Column("a claim of 16 jobs, ms", ".2f"),
+        "look": Column("a look at all lanes, ms", ".1f"),
+    },
+    open=_open,
+    rounds=2,
+)

@@ -11,7 +11,7 @@ SIZE = 500
 ROUTED = "order.paid"
 UNWANTED = "nobody.wants.this"
 
-_DATA: dict[str, Any] = {
+DATA: dict[str, Any] = {
     "order": "ord_9f3c2a7714",
     "customer": {"name": "Ada Lovelace", "email": "ada@example.com", "locale": "en"},
     "currency": "EUR",
@@ -41,30 +41,16 @@ PAYLOAD = """{
 """
 """The template of each webhook, `templates/order/payload.json`."""
 
-CONFIG = """
-[server]
-port = 0
-
-[channels.webhook]
-allow_networks = ["127.0.0.1/32"]
-timeout = "{timeout}"
-secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-[[routes]]
-event = "order.*"
-channel = "webhook"
-url = "http://127.0.0.1:{port}/hook"
-template = "order"
-"""
-"""Everything else is as it comes: 64 workers, `synchronous=FULL`."""
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - of nobody
+"""What signs each webhook."""
 
 
 def event(event_type: str, **fields: Any) -> bytes:
     """An event of `SIZE` bytes."""
-    made = {"type": event_type, "data": _DATA} | fields
+    made = {"type": event_type, "data": DATA} | fields
     padding = SIZE - len(msgspec.json.encode(made))
     assert padding >= 0, padding
-    return msgspec.json.encode(made | {"data": _DATA | {"note": "x" * padding}})
+    return msgspec.json.encode(made | {"data": DATA | {"note": "x" * padding}})
 
 
 def later() -> bytes:
@@ -72,9 +58,22 @@ def later() -> bytes:
     return event(ROUTED, deliver_at=(datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds"))
 
 
-def array(count: int) -> bytes:
-    """So many events that nobody wants."""
-    return b"[" + b",".join([event(UNWANTED)] * count) + b"]"
+def array(event: bytes, count: int) -> bytes:
+    """So many of one event, for one request."""
+    return b"[" + b",".join([event] * count) + b"]"
 
 
 BODY = event(ROUTED)
+NUMBER_AT = BODY.index(b"ord_") + 4
+NUMBER_DIGITS = 10
+
+
+def numbered(number: int) -> bytes:
+    """`BODY`, with a number as its order that `number_of` finds in what it caused, too."""
+    return BODY[:NUMBER_AT] + b"%0*d" % (NUMBER_DIGITS, number) + BODY[NUMBER_AT + NUMBER_DIGITS :]
+
+
+def number_of(webhook: bytes) -> int:
+    """The number of the event that caused a webhook."""
+    at = webhook.index(b"ord_") + 4
+    return int(webhook[at : at + NUMBER_DIGITS])

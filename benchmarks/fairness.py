@@ -1,4 +1,4 @@
-"""`python -m benchmarks.fairness`: what some lanes' trouble does to the others, and to the cost of a claim.
+"""Part `fairness`: what some lanes' trouble does to the others.
 
 Healthy endpoints get events at a steady rate, and each one's time from its `202` to its arrival is taken.
 Beside them waits, in turn: nothing; a backlog for a receiver that hangs, and one for one that answers 500;
@@ -8,23 +8,19 @@ ten thousand lanes in back-off.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
-from statistics import median, quantiles
-from tempfile import TemporaryDirectory
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import aiohttp
-import click
 import msgspec
-import uvloop
 from aiohttp import web
 from msgspec import Struct
 
-from benchmarks.claims import claim_costs
-from benchmarks.measures import EVENTS_PATH, HOST
-from benchmarks.processes import NOTIFIER, Measured
-from benchmarks.report import machine, table
+from benchmarks.parts import Opened, Part, Plan
+from benchmarks.processes import HOST, Process
+from benchmarks.results import Column, Figure, Values, percentile, ratio
+from benchmarks.serving import EVENTS_PATH, Setup, serving
 
 _CONFIG = """
 [server]
@@ -62,16 +58,6 @@ class Size(Struct, frozen=True):
 
 
 QUICK = Size(seconds=3.0, rate=100, healthy=5, hanging=2_000, broken=100, lanes=200)
-
-
-class Told(Struct, frozen=True):
-    """What one run of one situation came to."""
-
-    p50: float
-    p99: float
-    """Milliseconds from the `202` to the arrival."""
-    cost: float
-    """Microseconds of CPU for each healthy event."""
 
 
 class Receivers:
@@ -193,84 +179,63 @@ async def many_lanes(bench: Bench) -> None:
         await asyncio.sleep(_POLL)
 
 
-SITUATIONS: dict[str, Prepare] = {
-    "nothing waits": nothing,
-    "a hanging and a broken receiver's backlogs": trouble,
-    "thousands of lanes in back-off": many_lanes,
-}
+CALM = "nothing waits"
+TROUBLE = "a hanging and a broken receiver's backlogs"
+MANY = "thousands of lanes in back-off"
+SITUATIONS: dict[str, Prepare] = {CALM: nothing, TROUBLE: trouble, MANY: many_lanes}
 
 
 @asynccontextmanager
-async def _serving(size: Size) -> AsyncIterator[tuple[Bench, Measured]]:
-    receivers = Receivers()
-    await receivers.open()
-    with TemporaryDirectory(prefix="notifier-bench-") as name:
-        (Path(name) / "config.toml").write_text(_CONFIG.format(**receivers.ports))
-        process = Measured(NOTIFIER, "serve", "--log-level", "error", cpus={0, 1}, folder=Path(name))
-        async with process, aiohttp.ClientSession() as http:
-            bench = Bench(size, receivers, http, f"http://{HOST}:{await process.listening()}")
-            for number in range(size.healthy):
-                await bench.endpoint(f"well.{number}", receivers.ports["well"])
-            yield bench, process
-    await receivers.close()
+async def _open(plan: Plan) -> AsyncIterator[Opened]:
+    size = plan.size(Size(), QUICK)
+    rows = {name: partial(_run, plan, size, prepare) for name, prepare in SITUATIONS.items()}
+    note = (
+        f"{size.rate} events a second to {size.healthy} healthy endpoints, for {size.seconds:.0f} s; "
+        f"{size.hanging:,} and {size.broken:,} jobs in the backlogs, {size.lanes:,} lanes in back-off"
+    )
+    yield Opened(rows, [note])
 
 
-async def _run(size: Size, prepare: Prepare) -> Told:
-    async with _serving(size) as (bench, process):
+async def _run(plan: Plan, size: Size, prepare: Prepare) -> Values:
+    async with _serving(plan, size) as (bench, process):
         await prepare(bench)
         spent = process.cpu
         times = await bench.healthy_times()
-        cuts = quantiles(times, n=100)
-        return Told(median(times), cuts[98], (process.cpu - spent) / len(times) * 1e6)
+        return {
+            "p50": percentile(times, 50),
+            "p99": percentile(times, 99),
+            "cost": (process.cpu - spent) / len(times) * 1e6,
+        }
 
 
-@click.command()
-@click.option(
-    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often each is measured."
+@asynccontextmanager
+async def _serving(plan: Plan, size: Size) -> AsyncIterator[tuple[Bench, Process]]:
+    receivers = Receivers()
+    await receivers.open()
+    setup = Setup(_CONFIG.format(**receivers.ports), {})
+    async with (
+        serving(setup, cpus=plan.all_cpus, within=plan.folder) as served,
+        aiohttp.ClientSession() as http,
+    ):
+        bench = Bench(size, receivers, http, f"http://{HOST}:{served.port}")
+        for number in range(size.healthy):
+            await bench.endpoint(f"well.{number}", receivers.ports["well"])
+        yield bench, served.process
+    await receivers.close()
+
+
+PART = Part(
+    name="fairness",
+    title="Healthy endpoints beside others' trouble",
+    columns={
+        "p50": Column("202→arrival p50, ms", ".2f"),
+        "p99": Column("p99, ms", ".2f"),
+        "cost": Column("µs CPU each"),
+    },
+    open=_open,
+    figures=(
+        Figure(name="p99 beside two receivers' backlogs ÷ calm", of=ratio(TROUBLE, CALM, "p99"), at_most=2),
+        Figure(name="p99 beside lanes in back-off ÷ calm", of=ratio(MANY, CALM, "p99"), at_most=2),
+    ),
+    rounds=2,
 )
-@click.option("--quick", is_flag=True, help="Less of everything, once: to see that it runs.")
-def main(rounds: int, quick: bool) -> None:
-    """Measure, and print tables in Markdown."""
-    size, rounds = (QUICK, 1) if quick else (Size(), rounds)
-    told = uvloop.run(_rounds(size, rounds))
-    rows = []
-    for name, runs in told.items():
-        ratios = [run.p99 / calm.p99 for run, calm in zip(runs, told["nothing waits"], strict=True)]
-        rows.append(
-            (
-                name,
-                *(
-                    _spread(each)
-                    for each in (
-                        [run.p50 for run in runs],
-                        [run.p99 for run in runs],
-                        ratios,
-                        [run.cost for run in runs],
-                    )
-                ),
-            )
-        )
-    click.echo(", ".join(f"{name} {value}" for name, value in machine().items()) + ".\n")
-    click.echo(table(("beside", "p50 ms", "p99 ms", "p99 ÷ calm", "µs CPU each"), rows))
-    click.echo()
-    click.echo(
-        table(("what waits", "claim ms", "look at all lanes ms"), uvloop.run(claim_costs(quick=quick)))
-    )
-
-
-async def _rounds(size: Size, rounds: int) -> dict[str, list[Told]]:
-    told: dict[str, list[Told]] = {name: [] for name in SITUATIONS}
-    for number in range(rounds):
-        for name, prepare in SITUATIONS.items():
-            run = await _run(size, prepare)
-            told[name].append(run)
-            click.echo(f"round {number + 1}: {name}: p50 {run.p50:.1f} ms, p99 {run.p99:.1f} ms", err=True)
-    return told
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
-
-
-if __name__ == "__main__":
-    main()

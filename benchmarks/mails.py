@@ -1,29 +1,30 @@
-"""`python -m benchmarks.mails`: how many mails are assembled on one core, beside the standard library.
+"""Part `mails`: how many mails are assembled on one core, beside the standard library.
 
 Both make the same mail of the same content, taking turns within a round; then what inlining styles, making
 text from HTML, signing, and a file cost on top.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email import policy
 from email.headerregistry import Address as LibraryAddress
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from time import process_time
 
-import click
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from benchmarks.report import machine, table
+from benchmarks.parts import Opened, Part, Plan
+from benchmarks.results import Column, Figure, Values, ratio
 from notifier.channels import Attachment
 from notifier.channels.address import Address
 from notifier.channels.dkim import Signer
@@ -39,6 +40,13 @@ OF_THE_SLOW = 20
 
 _ROW = '<tr><td style="padding: 8px 0; color: #1f2937">{}</td><td align="right">{},00 €</td></tr>\n'
 _SHEET = "p { margin: 0 0 16px } h1 { color: #111827 } @media (max-width: 480px) { h1 { font-size: 23px } }"
+
+OURS = "notifier: assembled"
+LIBRARY = "assembled by the standard library"
+PREPARED = "notifier: the same, its styles inlined and its text made"
+ED25519 = "notifier: the same, signed with ed25519"
+RSA = "notifier: the same, signed with RSA of 2,048 bits"
+WITH_FILE = "notifier: the same, with a file of 100 kB"
 
 Work = Callable[[Letter], object]
 
@@ -114,12 +122,12 @@ def works(folder: Path) -> dict[str, tuple[Work, int]]:
     ed25519 = _signer(folder, Ed25519PrivateKey.generate())
     file = Attachment(filename="Rechnung.pdf", media_type="application/pdf", content=os.urandom(100_000))
     return {
-        "assembled here": (compose, 1),
-        "assembled by the standard library": (by_library, OF_THE_SLOW),
-        "the same, its styles inlined and its text made": (_prepared, OF_THE_SLOW),
-        "the same, signed with ed25519": (lambda letter: ed25519.signed(compose(letter)), 4),
-        "the same, signed with RSA of 2,048 bits": (lambda letter: rsa.signed(compose(letter)), OF_THE_SLOW),
-        "the same, with a file of 100 kB": (
+        OURS: (compose, 1),
+        LIBRARY: (by_library, OF_THE_SLOW),
+        PREPARED: (_prepared, OF_THE_SLOW),
+        ED25519: (lambda letter: ed25519.signed(compose(letter)), 4),
+        RSA: (lambda letter: rsa.signed(compose(letter)), OF_THE_SLOW),
+        WITH_FILE: (
             lambda letter: compose(msgspec.structs.replace(letter, attachments=(file,))),
             OF_THE_SLOW,
         ),
@@ -137,49 +145,37 @@ def _signer(folder: Path, key: Ed25519PrivateKey | RSAPrivateKey) -> Signer:
     return Signer(DkimSection(selector="s1", key_file=str(file)), folder, "example.com")
 
 
-def rate(work: Work, some: Sequence[Letter]) -> float:
+@asynccontextmanager
+async def _open(plan: Plan) -> AsyncIterator[Opened]:
+    mails = letters(plan.size(COUNT, QUICK))
+    _check(mails[0])
+    note = (
+        f"{len(mails[0].html or ''):,} characters of HTML, {len(mails[0].text or ''):,} of text, "
+        f"{len(compose(mails[0])):,} bytes of mail"
+    )
+    with TemporaryDirectory(prefix="notifier-bench-") as name:
+        measured = works(Path(name))
+        rows = {
+            row: partial(_rate, work, mails[: len(mails) // fewer]) for row, (work, fewer) in measured.items()
+        }
+        yield Opened(rows, [note])
+
+
+async def _rate(work: Work, some: Sequence[Letter]) -> Values:
     """How many a second of CPU time."""
     began = process_time()
     for letter in some:
         work(letter)
-    return len(some) / (process_time() - began)
+    return {"rate": len(some) / (process_time() - began)}
 
 
-@click.command()
-@click.option(
-    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often each is measured."
+PART = Part(
+    name="mails",
+    title="Mails assembled, on one core",
+    columns={"rate": Column("a second of CPU")},
+    open=_open,
+    figures=tuple(
+        Figure(name=f"{row} ÷ standard library", of=ratio(row, LIBRARY), form=".1f")
+        for row in (OURS, PREPARED, ED25519, RSA, WITH_FILE)
+    ),
 )
-@click.option("--quick", is_flag=True, help="Less of everything, once: to see that it runs.")
-def main(rounds: int, quick: bool) -> None:
-    """Measure, and print a table in Markdown."""
-    mails = letters(QUICK if quick else COUNT)
-    _check(mails[0])
-    with TemporaryDirectory(prefix="notifier-bench-") as name:
-        measured = works(Path(name))
-        told: dict[str, list[float]] = {each: [] for each in measured}
-        for _ in range(1 if quick else rounds):
-            for each, (work, fewer) in measured.items():
-                told[each].append(rate(work, mails[: len(mails) // fewer]))
-    click.echo(", ".join(f"{each} {value}" for each, value in machine().items()) + ".\n")
-    click.echo(
-        f"{len(mails[0].html or ''):,} characters of HTML, {len(mails[0].text or ''):,} of text, "
-        f"{len(compose(mails[0])):,} bytes of mail.\n"
-    )
-    library = told["assembled by the standard library"]
-    rows = [
-        (
-            each,
-            *(f"{value:,.0f}" for value in (median(rates), min(rates), max(rates))),
-            _times(rates, library),
-        )
-        for each, rates in told.items()
-    ]
-    click.echo(table(("a second of one core", "median", "least", "most", "÷ standard library"), rows))
-
-
-def _times(rates: Sequence[float], library: Sequence[float]) -> str:
-    return f"{median(one / other for one, other in zip(rates, library, strict=True)):.1f}"
-
-
-if __name__ == "__main__":
-    main()

@@ -14,11 +14,11 @@ import msgspec
 import uvloop
 from aiosmtplib import SMTP
 
+from benchmarks.processes import HOST
 from notifier.channels.relays import Relays
 from notifier.channels.smtp import Envelope
 from notifier.config import Relay
 
-HOST = "127.0.0.1"
 WAITING = 3
 """How many mails are on their way for each of our connections: workers know of none."""
 
@@ -32,7 +32,8 @@ MIME-Version: 1.0\r
 Content-Type: text/plain; charset=utf-8\r
 \r
 """
-MAIL = HEAD + b"Thank you for your order. It will be with you in two or three days.\r\n" * 20
+TEXT = "Thank you for your order. It will be with you in two or three days.\n" * 20
+MAIL = HEAD + TEXT.replace("\n", "\r\n").encode()
 """Of 1.6 KB."""
 
 Send = Callable[[], Awaitable[object]]

@@ -1,144 +1,164 @@
-"""`python -m benchmarks.sending`: mails a second to Postfix's smtp-sink, through our relays and without.
+"""Part `sending`: mails to Postfix's smtp-sink: POSTed as events, through the relays alone, and by others.
 
-Beside them Postfix's own smtp-source. All on kept connections, as many each; measures take turns within a
-round, and ratios are made within one. What is measured runs on CPU 0, the sink on CPU 1.
+All on kept connections, as many each. What is measured runs on one CPU, the sink and the load on the other.
 """
 
-import asyncio
 import os
-import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from statistics import median
+from functools import partial
 from time import perf_counter
 
-import click
 import msgspec
-import uvloop
 from msgspec import Struct
 
-from benchmarks.measures import Run
-from benchmarks.processes import Measured
-from benchmarks.report import machine, table
-from benchmarks.senders import HOST, MAIL
+from benchmarks import events
+from benchmarks.parts import Opened, Part, Plan
+from benchmarks.processes import HOST, Process, free_port, installed
+from benchmarks.results import Column, Figure, Values, ratio
+from benchmarks.senders import MAIL, TEXT
+from benchmarks.serving import Served, Setup, serving
+from benchmarks.throughput import Took
+from benchmarks.wire import Load
 
-PLACES = f"{os.environ.get('PATH', '')}:/usr/sbin"
-_SENDING, _SINK = {0}, {1}
-_POLL = 0.01
+CONNECTIONS = 10
+
+END_TO_END = "notifier: POSTed, rendered as text, sent, recorded"
+WITH_HTML = "notifier: POSTed, rendered as HTML and text, styles inlined, sent, recorded"
+RELAYS = "notifier: its relays alone"
+BARE = "bare aiosmtplib"
+IN_C = "smtp-source, in C"
+
+_CONFIG = """
+[server]
+port = 0
+
+[channels.email]
+from = "Example <no-reply@example.com>"
+
+[[channels.email.relays]]
+host = "127.0.0.1"
+port = {port}
+tls = "none"
+connections = {connections}
+messages = 1000000                      # kept for the whole run, as the bare pool's
+
+[[routes]]
+event = "order.*"
+channel = "email"
+to = "{{{{ data.customer.email }}}}"
+template = "order"
+"""
+
+_SUBJECT = "Your order {{ data.order }} is on its way\n"
+_TEXT = "Dear {{ data.customer.name }},\n" + TEXT
+_HTML = """<!doctype html>
+<html lang="en"><head><style>
+p { margin: 0 0 16px } h1 { color: #111827 } td { padding: 8px 0 }
+</style></head><body>
+<h1>Thank you, {{ data.customer.name }}!</h1>
+<table>
+{%- for item in data["items"] %}
+<tr><td>{{ item.title }}</td><td>{{ item.count }}</td><td>{{ item.price }} {{ data.currency }}</td></tr>
+{%- endfor %}
+</table>
+<p>Your order {{ data.order }} will be with you in two or three days.</p>
+</body></html>
+"""
+AS_TEXT = {"order/subject.txt": _SUBJECT, "order/body.txt": _TEXT}
+AS_HTML = {"order/subject.txt": _SUBJECT, "order/body.html": _HTML}
 
 
 class Size(Struct, frozen=True):
-    """How much of it."""
+    """How many mails a run is made of."""
 
     count: int = 20_000
-    warm_up: int = 2_000
-    connections: int = 10
+    """Sent by what only sends,"""
+    posted: int = 8_000
+    """and POSTed as events."""
+    warm_up: int = 1_000
 
 
-QUICK = Size(count=1_000, warm_up=100)
+QUICK = Size(count=1_000, posted=500, warm_up=100)
 
 
 @asynccontextmanager
-async def _sink() -> AsyncIterator[int]:
+async def _open(plan: Plan) -> AsyncIterator[Opened]:
+    size = plan.size(Size(), QUICK)
+    rows: dict[str, Callable[[Plan, Size], Awaitable[Values]]] = {
+        END_TO_END: partial(_end_to_end, AS_TEXT),
+        WITH_HTML: partial(_end_to_end, AS_HTML),
+        RELAYS: partial(_sent_by, "pool"),
+        BARE: partial(_sent_by, "aiosmtplib"),
+        IN_C: _smtp_source,
+    }
+    notes = [f"{CONNECTIONS} connections; mails of {len(MAIL):,} bytes where they are not made of an event"]
+    yield Opened({row: partial(measure, plan, size) for row, measure in rows.items()}, notes)
+
+
+async def _end_to_end(templates: dict[str, str], plan: Plan, size: Size) -> Values:
+    async with _sink(plan) as port:
+        setup = Setup(_CONFIG.format(port=port, connections=CONNECTIONS), templates)
+        async with serving(setup, cpus=plan.cpus, within=plan.folder) as served:
+            load = served.load(plan, events.BODY)
+            await load.open()
+            await _mailed(served, load, size.warm_up)
+            began, spent = perf_counter(), served.process.cpu
+            await _mailed(served, load, size.posted)
+            seconds, cpu = perf_counter() - began, served.process.cpu - spent
+            await load.close()
+            assert not await served.any_in("FAILED"), "not all were sent"
+            return Took(count=size.posted, seconds=seconds, cpu=cpu).values
+
+
+async def _mailed(served: Served, load: Load, count: int) -> None:
+    """Post so many events; return once the mail of each is recorded as taken by the sink."""
+    await load.post(count)
+    await served.none_in("PENDING", "PROCESSING")
+
+
+async def _sent_by(role: str, plan: Plan, size: Size) -> Values:
+    given = map(str, (CONNECTIONS, size.count, size.warm_up))
+    async with _sink(plan) as port:
+        command = (sys.executable, "-m", "benchmarks.senders", role, str(port), *given)
+        async with Process(*command, cpus=plan.cpus, talks=True) as process:
+            return msgspec.json.decode(await process.output(), type=Took).values
+
+
+async def _smtp_source(plan: Plan, size: Size) -> Values:
+    """Its connections are made within the time that is measured, which is its whole life."""
+    options = ("-d", "-s", CONNECTIONS, "-m", size.count, "-l", len(MAIL))
+    async with _sink(plan) as port:
+        spent, began = os.times(), perf_counter()
+        command = (installed("smtp-source"), *map(str, options), f"{HOST}:{port}")
+        async with Process(*command, cpus=plan.cpus) as process:
+            await process.succeeded()
+            seconds, after = perf_counter() - began, os.times()
+        cpu = after.children_user + after.children_system - spent.children_user - spent.children_system
+        return Took(count=size.count, seconds=seconds, cpu=cpu).values
+
+
+@asynccontextmanager
+async def _sink(plan: Plan) -> AsyncIterator[int]:
     """Run smtp-sink, and give its port."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
-    async with Measured(_program("smtp-sink"), *as_nobody, f"{HOST}:{port}", "128", cpus=_SINK):
-        while not _listens(port):  # noqa: ASYNC110 - it says nothing that could be waited for
-            await asyncio.sleep(_POLL)
+    command = (installed("smtp-sink"), *as_nobody, f"{HOST}:{port}", "128")
+    async with Process(*command, cpus=plan.other_cpus) as process:
+        await process.serves(port)
         yield port
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
-
-
-def _program(name: str) -> str:
-    path = shutil.which(name, path=PLACES)
-    if path is None:
-        raise click.ClickException(
-            f"{name} is missing: `bash .ci/setup test` installs Debian's package postfix"
-        )
-    return path
-
-
-async def _ours(role: str, size: Size) -> Run:
-    given = map(str, (size.connections, size.count, size.warm_up))
-    async with _sink() as port:
-        command = (sys.executable, "-m", "benchmarks.senders", role, str(port), *given)
-        async with Measured(*command, cpus=_SENDING) as process:
-            return msgspec.json.decode(await process.output(), type=Run)
-
-
-async def _pool(size: Size) -> Run:
-    return await _ours("pool", size)
-
-
-async def _aiosmtplib(size: Size) -> Run:
-    return await _ours("aiosmtplib", size)
-
-
-async def _smtp_source(size: Size) -> Run:
-    """Its connections are made within the time that is measured, which is its whole life."""
-    options = ("-d", "-s", size.connections, "-m", size.count, "-l", len(MAIL))
-    async with _sink() as port:
-        spent, began = os.times(), perf_counter()
-        command = (_program("smtp-source"), *map(str, options), f"{HOST}:{port}")
-        async with Measured(*command, cpus=_SENDING) as process:
-            await process.output()
-            seconds, after = perf_counter() - began, os.times()
-        cpu = after.children_user + after.children_system - spent.children_user - spent.children_system
-        return Run(count=size.count, seconds=seconds, cpu=cpu)
-
-
-MEASURES: dict[str, Callable[[Size], Awaitable[Run]]] = {
-    "through the relays of the email channel": _pool,
-    "bare aiosmtplib": _aiosmtplib,
-    "smtp-source (in C)": _smtp_source,
-}
-
-
-@click.command()
-@click.option(
-    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often each is measured."
+PART = Part(
+    name="sending",
+    title="Mails to smtp-sink",
+    columns={"rate": Column("mails a second"), "cost": Column("µs CPU each")},
+    open=_open,
+    figures=(
+        Figure(name="email end to end ÷ bare aiosmtplib", of=ratio(END_TO_END, BARE), at_least=0.5),
+        Figure(name="email with HTML, styles inlined ÷ bare aiosmtplib", of=ratio(WITH_HTML, BARE)),
+        Figure(name="the relays alone ÷ bare aiosmtplib", of=ratio(RELAYS, BARE)),
+    ),
+    needs={"smtp-sink": "postfix", "smtp-source": "postfix"},
 )
-@click.option("--quick", is_flag=True, help="Less of everything, once: to see that it runs.")
-def main(rounds: int, quick: bool) -> None:
-    """Measure, and print a table in Markdown."""
-    size, rounds = (QUICK, 1) if quick else (Size(), rounds)
-    told = uvloop.run(_rounds(size, rounds))
-    bare = told["bare aiosmtplib"]
-    rows = [
-        (
-            name,
-            _spread([run.rate for run in runs], ",.0f"),
-            _spread([run.cost for run in runs], ",.0f"),
-            _spread([run.rate / other.rate for run, other in zip(runs, bare, strict=True)], ".2f"),
-        )
-        for name, runs in told.items()
-    ]
-    click.echo(", ".join(f"{name} {value}" for name, value in machine().items()) + ".\n")
-    click.echo(f"{size.count} mails of {len(MAIL)} bytes over {size.connections} connections.\n")
-    click.echo(table(("mails to smtp-sink", "a second", "µs CPU each", "÷ aiosmtplib"), rows))
-
-
-async def _rounds(size: Size, rounds: int) -> dict[str, list[Run]]:
-    told: dict[str, list[Run]] = {name: [] for name in MEASURES}
-    for number in range(1, rounds + 1):
-        for name, measure in MEASURES.items():
-            told[name].append(run := await measure(size))
-            click.echo(f"round {number}/{rounds}: {name}: {run.rate:,.0f}/s", err=True)
-    return told
-
-
-def _spread(values: list[float], form: str) -> str:
-    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from typing import cast
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"\r\nContent-Length: "
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-_ACCEPTED = (b"HTTP/1.1 202", b"HTTP/1.1 200")
+ACCEPTED = (b"HTTP/1.1 202", b"HTTP/1.1 200")
 
 
 class WireError(Exception):
@@ -67,15 +67,15 @@ class Sink:
         self._wanted = (count, future)
         return await future
 
-    def took(self) -> None:
-        """Count one."""
+    def took(self, data: bytes) -> None:  # noqa: ARG002 - looked at by a sink that wants to know more
+        """Count a request, which `data` begins with."""
         self.count += 1
         if self._wanted is not None and self.count >= self._wanted[0]:
             self._wanted[1].set_result(perf_counter())
             self._wanted = None
 
 
-class _Line(asyncio.Protocol):
+class Line(asyncio.Protocol):
     """A connection that keeps what is not yet a whole message."""
 
     transport: asyncio.Transport
@@ -84,9 +84,11 @@ class _Line(asyncio.Protocol):
         self.rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        """Take each message that is whole."""
         if self.rest:
             data = self.rest + data
         while data and (end := message_end(data)):
@@ -99,14 +101,14 @@ class _Line(asyncio.Protocol):
         raise NotImplementedError
 
 
-class _SinkLine(_Line):
+class _SinkLine(Line):
     def __init__(self, sink: Sink) -> None:
         super().__init__()
         self._sink = sink
 
-    def message(self, data: bytes) -> None:  # noqa: ARG002 - a sink looks at nothing
+    def message(self, data: bytes) -> None:
         self.transport.write(_OK)
-        self._sink.took()
+        self._sink.took(data)
 
 
 class Load:
@@ -154,7 +156,7 @@ class Load:
 
     def answered(self, line: "_LoadLine", data: bytes) -> None:
         """Count an answer."""
-        if not data.startswith(_ACCEPTED):
+        if not data.startswith(ACCEPTED):
             self.failed(f"answered {data[:1024]!r}")
             return
         self._unanswered -= 1
@@ -173,7 +175,7 @@ class Load:
         return bool(self._lines)
 
 
-class _LoadLine(_Line):
+class _LoadLine(Line):
     def __init__(self, load: Load) -> None:
         super().__init__()
         self._load = load
