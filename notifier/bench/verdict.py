@@ -9,6 +9,8 @@ BUSY = 0.85
 TAKES_MS = (50, 200, 1000)
 """How long receivers take that are reckoned with."""
 
+_CROWDED = 0.2
+"""The share of the time of waiting for a core from which on that explains what nothing else does."""
 _OF_SYNCS = 1 / 3
 """The share of something's time that a single sync takes where syncs are what it waits for: by group commit
 each waits for half a commit on average, and then for its own."""
@@ -109,8 +111,11 @@ def _limit(facts: Facts) -> tuple[Limit, str]:
             return _by_places(facts, places)
     if facts.sync_ms >= facts.accept_ms * _OF_SYNCS:
         return Limit.DISK, f"a sync takes {facts.sync_ms:.2g} ms, an answer {facts.accept_ms:.2g} ms"
-    if facts.server is None:
+    if facts.server is None or facts.load is None:
         return Limit.UNKNOWN, "this system does not tell what a process uses of its cores"
+    for name, busy in (("server", facts.server), ("load", facts.load)):
+        if busy.waited >= _CROWDED:
+            return Limit.MACHINE, f"the {name} {_shares(busy, facts.cores)}"
     return Limit.UNKNOWN, f"the server's core is not busy ({facts.server.ran:.0%}), and the disk keeps up"
 
 

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from notifier.bench import BenchError
+from notifier.bench.child import Child
 from notifier.bench.disk import check_room
 from notifier.bench.events import DATA, MARK, SLOT, array, event
 from notifier.bench.figures import Latency, Spread, percentile
@@ -18,7 +19,7 @@ from notifier.bench.load import Load
 from notifier.bench.receivers import LOOPBACK, RECEIVERS, Mails, listening, number_in, webhooks
 from notifier.bench.stage import set_up
 from notifier.bench.turns import TURNS, Plan
-from notifier.bench.usage import cores, usage_of
+from notifier.bench.usage import _by_ticks, cores, usage_of
 from notifier.bench.verdict import Busy, Facts, Limit, Places, judge, reckoned
 from notifier.bench.wire import Line, message_end, request
 from notifier.cli import main
@@ -93,6 +94,8 @@ SESSIONS_FULL = Places(Limit.CONNECTIONS, 10, 9.6)
         (facts(places=(SESSIONS_FULL, WORKERS_FULL)), Limit.CONNECTIONS, "10 of 10 connections"),
         (facts(sync_ms=30.0, places=(WORKERS_FULL,)), Limit.DISK, "30 of the 60 ms"),
         (facts(places=(Places(Limit.WORKERS, 64, 20.0),)), Limit.UNKNOWN, "not busy (20%)"),
+        (facts(Busy(0.4, 0.3)), Limit.MACHINE, "the server runs 40%"),
+        (facts(load=Busy(0.4, 0.3), sync_ms=5.0), Limit.DISK, "a sync"),
         (facts(None, None), Limit.UNKNOWN, "does not tell"),
         (facts(None, None, places=(WORKERS_FULL,)), Limit.WORKERS, "60 of 64"),
     ],
@@ -125,6 +128,8 @@ def test_a_process_is_told_what_it_used() -> None:
     assert used is not None
     assert used.cpu > 0
     assert usage_of(2**22 + 1) is None
+    by_ticks = _by_ticks(Path("/proc/self"))
+    assert by_ticks.cpu == pytest.approx(used.cpu, abs=0.5)
     assert cores() >= 1
 
 
@@ -235,6 +240,14 @@ def test_settings_are_kept_and_where_they_lead_is_not(tmp_path: Path) -> None:
     assert not staged.plugins
     assert not staged.lanes
     assert b"PRIVATE KEY" in (tmp_path / "dkim.pem").read_bytes()
+
+
+async def test_a_server_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
+    """As where a library is missing, or a port can't be had."""
+    (tmp_path / "config.toml").write_text("nope = 1")
+    with pytest.raises(BenchError, match=r"did not start \(the server: notifier: nope: unknown key"):
+        async with Child(tmp_path):
+            pass
 
 
 # The two ends ------------------------------------------------------------------------------------
