@@ -43,7 +43,7 @@ def bench(*, seconds: float, as_json: bool, config_path: Path) -> None:
 
     Measured are the disk under the store, and a server of its own that is posted events and delivers them to
     receivers on this machine. Nothing leaves it, whatever is configured, and no key is needed. The
-    configured store is not touched, nor is a server in its way; what is written, beside it, is removed.
+    configured store is not touched, and a server may be running on it; what is written beside it is removed.
     """
     from notifier import logs, server
     from notifier.bench.measuring import Measurement
