@@ -125,7 +125,7 @@ class Line(asyncio.Protocol):
         """Close the connection, if it is still this answer that is waited for."""
         if self._answer is answer:
             self._stop()
-            self._over(keep=False)
+            self._let_go()
 
     def expire(self) -> None:
         """End the exchange: its time is over. Once the status is in, that stands."""
@@ -161,14 +161,15 @@ class Line(asyncio.Protocol):
         if not answer.done():
             answer.set_result(Answer(cast("int", self._status), self._body, self.timings(), self._told))
         self.served = True
-        self._over(keep=keep and whole)
+        if self.owner is not None:
+            self.owner.ended(self, keep=keep and whole)
 
     def _fail(self, error: DeliveryError) -> None:
         answer, _ = self._stop()
         error.timings = self.timings()
         if not answer.done():
             answer.set_exception(error)
-        self._over(keep=False)
+        self._let_go()
 
     def _end_early(self, error: DeliveryError) -> None:
         """End before the answer did: with what came of it, if its status is in."""
@@ -186,9 +187,9 @@ class Line(asyncio.Protocol):
             self._sent, self._rest = max(0, self._sent - unsent), memoryview(b"")
         return cast("asyncio.Future[Answer]", answer), whole
 
-    def _over(self, *, keep: bool) -> None:
+    def _let_go(self) -> None:
         if self.owner is not None:
-            self.owner.ended(self, keep=keep)
+            self.owner.ended(self, keep=False)
 
     # The connection ---------------------------------------------------------------------------------
 

@@ -18,15 +18,14 @@ _HOST_AND_PORT = re.compile(r"(\[[^\[\]]*:[^\[\]]*\]|[^:\[\]]*)(:[0-9]{0,5})?", 
 
 
 class Target(Struct, frozen=True):
-    """Where a destination leads: its url as it is sent, and the lane it shares with all on that host."""
+    """Where a destination leads."""
 
     url: str
+    """Its url, as it is sent."""
+    receiver: str
+    """Its host and port."""
     lane: str
-
-    @property
-    def receiver(self) -> str:
-        """Its host and port."""
-        return self.lane.removeprefix("webhook:")
+    """What it shares with all on that host."""
 
 
 @lru_cache(maxsize=4096)
@@ -48,7 +47,8 @@ def target(destination: str) -> Target:
     else:
         _check_name(host.removesuffix("."), rooted=host.endswith("."))
     shared = (url.host_subcomponent or "").removesuffix(".")
-    return Target(_as_given(url, tail), f"webhook:{shared}:{url.port}")
+    receiver = f"{shared}:{url.port}"
+    return Target(_as_given(url, tail), receiver, f"webhook:{receiver}")
 
 
 def _as_given(url: URL, tail: str) -> str:

@@ -96,7 +96,7 @@ class WebhookChannel:
     async def deliver(self, message: Message) -> Receipt:
         """Send the signed request; a 2xx is a receipt, all else is raised (see `judge`)."""
         answer = await self._transport.send(self.prepare(message), self._deadline)
-        return self._judge(message, answer)
+        return judge(answer, self._clock, _url_of(message))
 
     async def exchange(self, message: Message) -> Exchanged:
         """Send the signed request, and tell all of what came of it: for test-sends.
@@ -107,7 +107,7 @@ class WebhookChannel:
         answer = None
         try:
             answer = await self._transport.send(request, self._deadline)
-            self._judge(message, answer)
+            judge(answer, self._clock, _url_of(message))
         except DeliveryError as error:
             return Exchanged(request, answer, error)
         return Exchanged(request, answer, None)
@@ -118,7 +118,7 @@ class WebhookChannel:
         return {
             "method": "POST",
             "url": request.url,
-            "headers": dict(request.headers),
+            "headers": request.headers,
             "body": request.body.decode(),
         }
 
@@ -131,10 +131,10 @@ class WebhookChannel:
 
         Raises Permanent: `invalid_destination`, `invalid_secret`, `invalid_headers` or `invalid_payload`.
         """
-        body, timestamp = body_of(message), int(self._clock())
-        signature = sign(message.id, timestamp, body, self._keys_for(message))
+        body, timestamp, name = body_of(message), int(self._clock()), message.id
+        signature = sign(name, timestamp, body, self._keys_for(message))
         head = (
-            f"{_lines_of(message)}Content-Digest: {content_digest(body)}\r\nwebhook-id: {message.id}\r\n"
+            f"{_lines_of(message)}Content-Digest: {content_digest(body)}\r\nwebhook-id: {name}\r\n"
             f"webhook-timestamp: {timestamp}\r\nwebhook-signature: {signature}\r\n"
         )
         return PreparedRequest(target(_url_of(message)).url, head.encode(), body)
@@ -153,9 +153,6 @@ class WebhookChannel:
         if not keys:
             raise Permanent("there is no secret to sign with", code="invalid_secret")
         return keys
-
-    def _judge(self, message: Message, answer: Answer) -> Receipt:
-        return judge(answer, self._clock, target(_url_of(message)).receiver)
 
 
 def _url_of(message: Message) -> str:
@@ -213,16 +210,17 @@ def body_of(message: Message) -> bytes:
         raise Permanent(f"the payload is not Unicode text: {error.reason}", code="invalid_payload") from None
 
 
-def judge(answer: Answer, clock: Callable[[], float], receiver: str = "the receiver") -> Receipt:
-    """Say what an answer means: 2xx is a receipt. Errors name the receiver: each is a cause.
+def judge(answer: Answer, clock: Callable[[], float], url: str | None = None) -> Receipt:
+    """Say what an answer means: 2xx is a receipt. Errors name the receiver by its url: each is a cause.
 
     Raises Permanent for 410 Gone, and Transient for everything else, redirects too: nothing is followed,
     and a receiver that moved is mended by its operator. 429, 502, 503 and 504 may say how long to wait. What
     a receiver in good health would not answer is a fault of its lane.
     """
-    status, response = answer.status, text_of(answer.body)
+    status, response = answer.status, text_of(answer.body) if answer.body else ""
     if 200 <= status < 300:  # noqa: PLR2004 - the class of success, RFC 9110 §15.3
         return Receipt(status_code=status, response=response, timings=answer.timings)
+    receiver = "the receiver" if url is None else target(url).receiver
     gone = status == 410  # noqa: PLR2004 - Gone, RFC 9110 §15.5.11
     kind = Permanent if gone else Transient
     raise kind(

@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from support.lines import new_line
 from support.names import Names
 from support.receiver import Line, Receiver, Script, answer, endless, raw, then_close, then_hang, then_reset
 
-from notifier.channels import line as lines
 from notifier.channels.guard import AddressInfo, Guard, PublicInternet
 from notifier.channels.http1 import HttpTransport
 from notifier.channels.line import MOST_ANSWERS
+from notifier.channels.line import Line as Kept
 from notifier.channels.transport import Answer, PreparedRequest
 from notifier.errors import DeliveryError, Permanent, Transient, Unknown
 from notifier.model import Timings
@@ -53,7 +54,7 @@ async def said_twice(*scripts: Script) -> tuple[list[tuple[int, bytes]], int]:
         return [(got.status, got.body) for got in answers], receiver.connections
 
 
-def idle(transport: HttpTransport) -> list[lines.Line]:
+def idle(transport: HttpTransport) -> list[Kept]:
     """The connections that wait for their next request."""
     assert transport.connections is not None
     return transport.connections.idle
@@ -525,21 +526,6 @@ async def test_a_refused_connection_is_timed_and_nothing_was_sent() -> None:
     assert (timings.tls, timings.wait, timings.sent) == (0, 0, 0)
 
 
-class Muted(asyncio.Transport):
-    """A connection on which everything is sent, and nobody listens."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take it."""
-
-    def get_write_buffer_size(self) -> int:
-        """Nothing is left."""
-        return 0
-
-    def is_closing(self) -> bool:
-        """It stays."""
-        return False
-
-
 # Hostile receivers ----------------------------------------------------------------------------------
 
 FLAT = 2_000_000
@@ -612,8 +598,7 @@ async def test_whatever_comes_time_is_bounded_and_memory_flat(script: Script, co
 @pytest.mark.parametrize("first", [b"", OK], ids=["before the answer", "behind it"])
 async def test_a_flood_of_answers_is_not_read_to_its_end(first: bytes) -> None:
     """Each costs far more to read than to send: past a hundred, or past the answer, no more are looked at."""
-    line = lines.Line(asyncio.get_running_loop())
-    line.connection_made(Muted())
+    line, _ = new_line()
     answered = line.ask(b"")
     line.data_received(first + b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000)
     assert line._begun == (2 if first else MOST_ANSWERS + 1)

@@ -1,6 +1,7 @@
 """Signatures: what we sign verifies anywhere, and what was changed does not."""
 
 import base64
+import hmac
 import json
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from notifier.channels.signing import (
     sign,
     verify,
 )
+from notifier.channels.signing.keys import SymmetricKey
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -46,6 +48,14 @@ def signed(body: bytes, *used: str, at: int = NOW, message_id: str = "job_1") ->
 def key_of(size: int, prefix: str = "whsec_") -> str:
     """Make a secret of so many bytes."""
     return prefix + base64.b64encode(bytes(size)).decode()
+
+
+@given(st.binary(max_size=200), bodies)
+def test_a_signature_is_the_hmac_of_what_is_signed(secret: bytes, body: bytes) -> None:
+    """Whatever the key and its length: past a block it is hashed first (RFC 2104 §2)."""
+    key = SymmetricKey(secret)
+    made = base64.b64encode(hmac.digest(secret, b"job_1.17." + body, "sha256")).decode()
+    assert [key.sign(b"job_1.17.", body) for _ in range(2)] == [f"v1,{made}"] * 2
 
 
 VECTORS = [
