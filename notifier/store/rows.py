@@ -189,7 +189,7 @@ class _ReplayRow(Struct, frozen=True, array_like=True):
     created_at: int
 
 
-class _ClaimedRow(Struct, frozen=True, array_like=True, gc=False):
+class _ClaimedRow(Struct, frozen=True, array_like=True):
     """The columns of `claimed`, in order."""
 
     id: str
@@ -414,5 +414,13 @@ def attempt_values(settled: Settlement, attempt: Attempt) -> tuple[Any, ...]:
 
 def _timings_text(timings: Timings) -> str:
     """Timings as the column holds them: whole numbers in a row, as short as can be."""
-    spans = (timings.dns, timings.connect, timings.tls, timings.wait, timings.body)
-    return json_text([micros(each) for each in spans] + [timings.sent, timings.received])
+    whole = (
+        micros(timings.dns),
+        micros(timings.connect),
+        micros(timings.tls),
+        micros(timings.wait),
+        micros(timings.body),
+        timings.sent,
+        timings.received,
+    )
+    return json_text(whole)

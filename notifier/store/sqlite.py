@@ -56,7 +56,8 @@ from notifier.store.sealing import Sealer
 from notifier.store.settling import settle_all
 from notifier.store.writer import Apply, Connection, GroupWriter
 
-_ROWS_A_PRUNE = 20_000
+_ROWS_A_PRUNE = 2_000
+"""Rows that one transaction looks at for what may go: two milliseconds that everybody else waits."""
 _PAGE_BYTES = 4096
 _PRAGMAS = (
     "PRAGMA busy_timeout = 5000",

@@ -10,6 +10,7 @@ import resource
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,79 @@ async def test_what_waits_is_committed_together(store: SqliteStore) -> None:
     await asyncio.gather(*(store.add([submission()]) for _ in range(500)))
     assert await store.count(EVERYTHING) == 500
     assert traced.count("COMMIT") == store.commits - before <= 3
+
+
+async def test_what_is_handed_in_is_written_in_that_order(store: SqliteStore) -> None:
+    """A settle that comes after a rescue is too late, and one before it is not, though one commit has all."""
+    made = [born_claimed(submission()) for _ in range(2)]
+    await store.add(made)
+    first, second = (Claim(each.jobs[0], each.event) for each in made)
+    loop, begun, gate = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> bool:
+        loop.call_soon_threadsafe(begun.set)
+        return gate.wait()
+
+    holding = asyncio.ensure_future(store._write(hold))
+    await begun.wait()
+    before = store.commits
+    early = store.settle(settlement(first, JobState.COMPLETED))
+    rescuing = asyncio.ensure_future(store.rescue(UNTIL))
+    await asyncio.sleep(0)
+    late = store.settle(settlement(second, JobState.COMPLETED))
+    gate.set()
+    assert await early
+    assert await rescuing == 1
+    assert not await late
+    await holding
+    assert store.commits - before == 2
+
+
+async def test_adds_wait_for_no_settles(store: SqliteStore) -> None:
+    """However many wait to be settled, what is added goes with the next transaction."""
+    held = born_claimed(submission(3000))
+    await store.add([held])
+    settling = [store.settle(settlement(Claim(each, held.event), JobState.COMPLETED)) for each in held.jobs]
+    adding = store.add([submission()])
+    await adding
+    assert not all(each.done() for each in settling)
+    assert await asyncio.gather(*settling) == [True] * 3000
+
+
+async def test_settles_get_on_beside_any_number_of_adds(store: SqliteStore) -> None:
+    """A flood of events does not keep what was delivered from being written down."""
+    held = born_claimed(submission())
+    await store.add([held])
+    adding = [store.add([submission() for _ in range(500)]) for _ in range(6)]
+    assert await store.settle(settlement(Claim(held.jobs[0], held.event), JobState.COMPLETED))
+    assert not all(each.done() for each in adding)
+    await asyncio.gather(*adding)
+
+
+async def test_one_settle_that_is_too_late_harms_none_beside_it(store: SqliteStore) -> None:
+    """Those that hold are written in the same commit, whatever they come to, each with its attempt."""
+    held = born_claimed(submission(6))
+    await store.add([held])
+    claims = [Claim(each, held.event) for each in held.jobs]
+    before = store.commits
+    answers = await asyncio.gather(
+        *(store.settle(settlement(each, JobState.COMPLETED)) for each in claims[:2]),
+        store.settle(settlement(claims[2], JobState.COMPLETED, fence=7)),
+        store.settle(settlement(claims[0], JobState.FAILED)),
+        store.settle(settlement(claims[3], JobState.FAILED)),
+        store.settle(settlement(claims[4], JobState.PENDING)),
+    )
+    assert answers == [True, True, False, False, True, True]
+    assert store.commits - before == 1
+    assert [len(await store.attempts(each.job.id)) for each in claims] == [1, 1, 0, 1, 1, 0]
+
+
+async def test_commits_and_their_time_are_counted(store: SqliteStore) -> None:
+    """What `notifier bench` tells of the disk."""
+    commits, seconds = store.commits, store.commit_seconds
+    await store.add([submission()])
+    assert store.commits == commits + 1
+    assert store.commit_seconds > seconds
 
 
 async def test_a_batch_is_bounded(store: SqliteStore) -> None:
@@ -835,6 +909,15 @@ async def test_no_query_of_the_workers_scans_a_table(store: SqliteStore, name: s
     steps = await plan(store, QUERIES[name])
     assert steps
     assert not [step for step in steps if step.startswith("SCAN") and step.split()[1] in TABLES]
+
+
+async def test_what_waits_is_counted_without_a_look_at_its_events(store: SqliteStore) -> None:
+    """Counting a million jobs reads one index, unless what is asked for stands in the event."""
+    query, _ = filtered("count", JobFilter(status=JobState.PENDING))
+    assert [step for step in await plan(store, query) if " event " in step] == []
+    query, _ = filtered("count", JobFilter(status=JobState.PENDING, tenant="acme"))
+    (found,) = [step for step in await plan(store, query) if " event " in step]
+    assert found.startswith("SEARCH event USING INTEGER PRIMARY KEY")
 
 
 async def test_failures_are_found_among_the_failed(store: SqliteStore) -> None:

@@ -273,6 +273,51 @@ async def test_only_pending_jobs_are_claimed(store: Store, state: JobState) -> N
     assert await take(store, now=NOW + 10) == []
 
 
+async def test_a_job_may_be_claimed_as_it_is_made(store: Store) -> None:
+    """It is PROCESSING under the fence 1 from the start: handed to nobody else, and settled as any other."""
+    event = event_record()
+    held = job(event, status=PROCESSING, claim=1)
+    waits = job(event, lane="other")
+    failed = failed_job(event)
+    await put(store, Submission(event, (held, waits, failed), UNTIL))
+    assert await store.event(event.id) == (event, [held, waits, failed])
+    assert ids(await take(store, now=NOW + 10)) == [waits.id]
+    assert not await store.settle(settlement(Claim(held, event), COMPLETED, fence=2))
+    assert await store.settle(settlement(Claim(held, event), COMPLETED))
+    assert (await store.job(held.id)).status is COMPLETED
+    assert len(await store.attempts(held.id)) == 1
+
+
+async def test_a_claim_that_a_job_was_born_with_ends_as_any_other(store: Store) -> None:
+    """Unless it is renewed it runs out at its time, to the moment, and the next has the next fence."""
+    short, renewed = (born_claimed(submission(), NOW + 10) for _ in range(2))
+    await put(store, short, renewed)
+    await store.renew([(renewed.jobs[0].id, 1)], NOW + 60)
+    assert await store.rescue(NOW + 9.999_999) == 0
+    assert await store.rescue(NOW + 10) == 1
+    (claim,) = await take(store, now=NOW + 10)
+    assert (claim.job.id, claim.job.claim) == (short.jobs[0].id, 2)
+    assert not await store.settle(settlement(Claim(short.jobs[0], short.event), COMPLETED))
+
+
+async def test_a_repeated_event_claims_nothing(store: Store) -> None:
+    """Its poster is told of the first event and its jobs, and holds none of them."""
+    first = born_claimed(submission(of=event_record(key="k")))
+    again = born_claimed(submission(of=event_record(key="k")))
+    answers = await asyncio.gather(store.add([first]), store.add([again]))
+    assert [each.duplicate for (each,) in answers] == [False, True]
+    assert (await store.counts())[PROCESSING] == 1
+    with pytest.raises(NotFoundError):
+        await store.job(again.jobs[0].id)
+
+
+async def test_only_what_is_processing_can_be_held(store: Store) -> None:
+    """That a submission has an end for its claims makes none of those that wait."""
+    (made,) = await put(store, Submission((waits := submission()).event, waits.jobs, UNTIL))
+    assert await store.rescue(UNTIL) == 0
+    assert await store.job(made.id) == made
+
+
 async def test_a_job_born_failed_is_not_claimed(store: Store) -> None:
     """It has no destination: there is nothing to try."""
     event = event_record()
