@@ -235,9 +235,13 @@ class Dispatcher:
 
     # Claiming ------------------------------------------------------------------------------------
 
+    def _room(self, priority: Priority) -> int:
+        """How many jobs a claim may take at most: what is being stored just now has its place already."""
+        return self._queue.room(priority) - self._coming
+
     def _has_room(self, priority: Priority) -> bool:
         """Whether enough is free to be worth a claim."""
-        return self._queue.room(priority) * _ENOUGH[priority] >= self._queue.capacity
+        return self._room(priority) * _ENOUGH[priority] >= self._queue.capacity
 
     async def _claim_some(self) -> bool:
         """Claim for lanes that are ready and not crowded, of the highest priority that has any."""
@@ -259,7 +263,7 @@ class Dispatcher:
         return alike, min(shares[lane] for lane in alike)
 
     async def _claim(self, priority: Priority, agenda: Agenda, lanes: list[str]) -> None:
-        now, room = self._clock(), self._queue.room(priority)
+        now, room = self._clock(), self._room(priority)
         limit = min(BATCH, room - room // _LEFT_TO_NEW)
         lanes, per_lane = self._alike(lanes, priority)
         agenda.begin_claim(lanes)

@@ -14,7 +14,7 @@ from support.watched_store import WatchedStore
 from notifier.dispatch import agenda
 from notifier.dispatch import dispatcher as module
 from notifier.dispatch.dispatcher import Dispatcher
-from notifier.dispatch.lanes import PAUSED, Stop
+from notifier.dispatch.lanes import PAUSED, Lane, Stop
 from notifier.dispatch.limits import UNLIMITED, Held, Limits
 from notifier.dispatch.queue import FairQueue
 from notifier.metrics import Metrics
@@ -37,11 +37,11 @@ class Dispatch:
             self.store, self.queue, clock=self.clock, claim_timeout=60, metrics=self.metrics
         )
         self.most_held = 0
-        self._put, self.queue.put = self.queue.put, self._watch  # type: ignore[method-assign]  # to see how full it gets
+        self._put, self.queue._put = self.queue._put, self._watch  # type: ignore[method-assign]  # to see how full it gets
         self._running: asyncio.Task[None] | None = None
 
-    def _watch(self, claim: Claim) -> None:
-        self._put(claim)
+    def _watch(self, claim: Claim, lane: Lane) -> None:
+        self._put(claim, lane)
         self.most_held = max(self.most_held, len(self.queue.claims))
 
     async def begin(self) -> None:
@@ -226,6 +226,18 @@ async def test_the_window_never_exceeds_its_capacity(dispatch: Dispatch) -> None
     dispatch.dispatcher.sweep()
     taken = ids(await dispatch.work(20_000))
     assert len(set(taken)) == 20_000
+    assert dispatch.most_held <= dispatch.queue.capacity
+
+
+async def test_a_claim_leaves_room_for_what_is_on_its_way(dispatch: Dispatch) -> None:
+    """New jobs that are being stored have their place in the window already: a claim takes the rest."""
+    await dispatch.begin()
+    await dispatch.store.keep(*(one(lane=f"old-{number}")[0] for number in range(400)))
+    claimed = [dispatch.dispatcher.claim_new(one(lane=f"new-{number}")[0], NOW) for number in range(200)]
+    dispatch.dispatcher.sweep()
+    await dispatch.store.called("claim")
+    await dispatch.at_rest()
+    dispatch.dispatcher.stored(await dispatch.store.add(claimed))
     assert dispatch.most_held <= dispatch.queue.capacity
 
 
