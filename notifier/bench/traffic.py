@@ -22,6 +22,10 @@ from notifier.bench.verdict import Busy, Limit, Places
 _LOOKS = 3
 """How often in a turn it is looked how many places are taken."""
 
+_SOON = 0.01
+_NOTHING_FOR = 30.0
+"""Seconds in which nothing gets through, until there is nothing to measure."""
+
 
 class Look(NamedTuple):
     """Something that only so many deliveries can have at once; `taken` asks how many have it."""
@@ -93,6 +97,14 @@ class Traffic:
         await self._load.land()
         return Latency.of([each for turn in taken for each in self._timed(turn)])
 
+    async def _something(self, began: float) -> None:
+        """However short a turn is, it ends with something to count. Raises BenchError."""
+        timed = self._load.deliver_seconds if self._load.arrives else self._load.accept_seconds
+        while not timed:
+            if perf_counter() - began > _NOTHING_FOR:
+                raise BenchError(f"nothing got through within {_NOTHING_FOR:.0f} s")
+            await self._load.watch(_SOON)
+
     def _timed(self, turn: _Turn) -> list[float]:
         return turn.deliver if self._load.arrives else turn.accept
 
@@ -105,6 +117,7 @@ class Traffic:
             await load.watch(seconds / _LOOKS)
             for number, look in enumerate(self._looks):
                 found[number] += await look.taken() / _LOOKS
+        await self._something(began)
         return _Turn(
             seconds=perf_counter() - began,
             accept=load.accept_seconds,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Measure this machine with this configuration.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(5, 3600),
+    type=click.FloatRange(1, 3600),
     default=60.0,
     show_default=True,
     help="How long to measure, beside a few for starting what is measured. Shorter is less certain.",

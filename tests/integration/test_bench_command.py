@@ -16,7 +16,7 @@ from notifier.bench.verdict import Limit
 
 pytestmark = pytest.mark.slow
 
-SHORT = ("bench", "--seconds", "5")
+SHORT = ("bench", "--seconds", "1")
 KEY = "the-admins-own-key"
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 from click.testing import CliRunner
@@ -331,10 +332,11 @@ async def test_a_load_times_answers_and_arrivals() -> None:
         assert len(load.accept_seconds) == len(load.deliver_seconds) > 0
         assert min(load.deliver_seconds) >= 0
         load.reset()
+        began = perf_counter()
         load.steady(400.0)
         await load.watch(0.1)
         await load.land()
-        assert 0 < len(load.accept_seconds) <= 41
+        assert 0 < len(load.accept_seconds) <= 400 * (perf_counter() - began)
 
 
 @pytest.mark.parametrize(
@@ -404,9 +406,9 @@ async def test_mails_are_taken_and_told_of() -> None:
 
 def test_too_short_a_measurement_is_a_usage_error() -> None:
     """Exit code 2, and one line that says what would do."""
-    result = CliRunner().invoke(main, ["bench", "--seconds", "1"])
+    result = CliRunner().invoke(main, ["bench", "--seconds", "0.5"])
     assert result.exit_code == 2
-    assert "5<=x<=3600" in result.stderr
+    assert "1<=x<=3600" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
