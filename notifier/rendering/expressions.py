@@ -11,7 +11,7 @@ from notifier.errors import ConfigError, Permanent
 from notifier.model import EventRecord
 from notifier.rendering.problems import explained
 from notifier.rendering.sandbox import Sandbox
-from notifier.rendering.variables import Variables, event_variables
+from notifier.rendering.variables import complete
 
 _GIVEN = frozenset({"event", "data", "tenant"})
 _MAX_CONFIGURED = 1024 * 1024
@@ -29,7 +29,7 @@ class Text:
         self._template: Template | None = None
         if "{" in source:
             with _compiling(key, "is no Jinja2"):
-                _refuse_unknown_names(key, _CONFIGURED.parse(source))
+                self._names = _known_names(key, _CONFIGURED.parse(source))
                 self._template = _CONFIGURED.from_string(source)
 
     @property
@@ -41,7 +41,7 @@ class Text:
         """Fill it in, the white space around it taken off. Raises Permanent (`destination_error`)."""
         if self._template is None:
             return self.source
-        variables = event_variables(event, data)
+        variables = _variables(event, data, self._names)
         _CONFIGURED.budget.refill()
         try:
             text = _CONFIGURED.produce(self._template, variables, _MAX_CONFIGURED)
@@ -61,15 +61,15 @@ class Condition:
         self.source = source
         self.key = key
         with _compiling(key, "is no Jinja2 expression, which stands without {{ }}"):
-            self._evaluate = _CONFIGURED.compile_expression(source, undefined_to_none=False)
-            _refuse_unknown_names(key, _CONFIGURED.parse(f"{{{{ ({source}\n) }}}}"))
+            self._template = _CONFIGURED.expression(source)
+            self._names = _known_names(key, _CONFIGURED.parse(f"{{{{ ({source}\n) }}}}"))
 
     def holds(self, event: EventRecord, data: Mapping[str, Any]) -> bool:
         """Whether it is true of an event. Raises Permanent (`condition_error`) where that can't be said."""
-        variables = event_variables(event, data)
+        variables = _variables(event, data, self._names)
         _CONFIGURED.budget.refill()
         try:
-            return bool(self._evaluate(variables))
+            return bool(_CONFIGURED.value(self._template, variables))
         except Exception as error:
             raise _refusal(error, self.key, variables, code="condition_error") from error
 
@@ -87,13 +87,24 @@ def _compiling(key: str, problem: str) -> Iterator[None]:
         raise ConfigError(key, f"{problem} that can be compiled: it nests too deep") from None
 
 
-def _refuse_unknown_names(key: str, tree: nodes.Template) -> None:
-    """A name that nobody will ever set is a slip of the pen: better told at the start than by failed jobs."""
-    for name in sorted(meta.find_undeclared_variables(tree) - _GIVEN - _CONFIGURED.globals.keys()):
+def _known_names(key: str, tree: nodes.Template) -> set[str]:
+    """The variables that are asked for.
+
+    A name that nobody will ever set is a slip of the pen: better told at the start than by failed jobs.
+    """
+    names = meta.find_undeclared_variables(tree)
+    for name in sorted(names - _GIVEN - _CONFIGURED.globals.keys()):
         near = difflib.get_close_matches(name, _GIVEN, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(_GIVEN))}"
         raise ConfigError(key, f"{name!r} is never given; {hint}")
+    return names
 
 
-def _refusal(error: Exception, key: str, variables: Variables, *, code: str) -> Permanent:
+def _variables(event: EventRecord, data: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
+    variables = {"data": data, "tenant": event.tenant}
+    complete(variables, wanted, event)
+    return variables
+
+
+def _refusal(error: Exception, key: str, variables: dict[str, Any], *, code: str) -> Permanent:
     return Permanent(str(explained(error, key, variables)), code=code)

@@ -2,12 +2,13 @@
 
 import errno
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import BaseLoader, Environment, TemplateNotFound
+from msgspec import Struct, field
 
 from notifier.errors import TemplateError, Unavailable
 
@@ -16,6 +17,7 @@ RECHECK_SECONDS = 1.0
 
 _MACHINE_AT_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM})
 _KEPT_FOLDERS = 1024
+_KEPT_CHOICES = 64
 _KEPT_BYTES = 64 * 1024**2
 _PLAIN = ("",)
 _PARTS = {
@@ -30,12 +32,26 @@ _SEGMENT = re.compile(r"[^/\\\x00:]+")
 _TEMPLATE_SUFFIXES = frozenset({".html", ".txt", ".json", ".jinja", ".j2"})
 
 
+Chosen = tuple[tuple[str, str], ...]
+"""Parts, each with the file that makes it."""
+
+
 class Stamp(NamedTuple):
     """What changes with a file's contents."""
 
     changed_ns: int
     size: int
     inode: int
+
+
+class _Folder(Struct):
+    """What a template has, as it was last looked at."""
+
+    until: float
+    """When it is to be looked at again."""
+    files: Mapping[tuple[str, str], str]
+    """By part and locale."""
+    chosen: dict[tuple[frozenset[str], str | None], Chosen] = field(default_factory=dict)
 
 
 class TemplateFiles(BaseLoader):
@@ -47,31 +63,30 @@ class TemplateFiles(BaseLoader):
     def __init__(self, root: Path, clock: Callable[[], float]) -> None:
         self.root = root
         self._clock = clock
-        self._folders: dict[str, tuple[float, dict[tuple[str, str], str]]] = {}
+        self._folders: dict[str, _Folder] = {}
         self._stamps: dict[str, tuple[float, Stamp | None]] = {}
         self._contents: dict[tuple[str, str], tuple[Stamp, bytes]] = {}
 
-    def chosen(self, template: str, parts: Collection[str], locale: str | None) -> list[tuple[str, str]]:
+    def chosen(self, template: str, parts: frozenset[str], locale: str | None) -> Chosen:
         """Each of the parts that has a file, and that file's name. Raises TemplateError for no template."""
-        known = self._parts(template)
-        if not known:
-            raise TemplateError("there is no such template", template=template)
-        tags = _fallbacks(locale) if locale else _PLAIN
-        return [
-            (part, known[part, tag])
-            for part in _PARTS.values()
-            if part in parts and (tag := _first(tags, part, known)) is not None
-        ]
+        folder = self._folder(template)
+        found = folder.chosen.get((parts, locale))
+        if found is None:
+            if not folder.files:
+                raise TemplateError("there is no such template", template=template)
+            if len(folder.chosen) >= _KEPT_CHOICES:
+                folder.chosen.clear()
+            found = folder.chosen[parts, locale] = _choice(folder.files, parts, locale)
+        return found
 
-    def _parts(self, template: str) -> dict[tuple[str, str], str]:
-        """The files of a template, by part and locale."""
+    def _folder(self, template: str) -> _Folder:
         now = self._clock()
         known = self._folders.get(template)
-        if known is None or known[0] <= now:
+        if known is None or known.until <= now:
             if len(self._folders) >= _KEPT_FOLDERS:
                 self._folders.clear()
-            known = self._folders[template] = (now + RECHECK_SECONDS, self._look_for_parts(template))
-        return known[1]
+            known = self._folders[template] = _Folder(now + RECHECK_SECONDS, self._look_for_parts(template))
+        return known
 
     def _look_for_parts(self, template: str) -> dict[tuple[str, str], str]:
         if not _is_inside(template):
@@ -192,6 +207,15 @@ def _part_of(file: str) -> tuple[str, str] | None:
 
 def _normal(locale: str) -> str:
     return locale.replace("_", "-").lower()
+
+
+def _choice(files: Mapping[tuple[str, str], str], parts: frozenset[str], locale: str | None) -> Chosen:
+    tags = _fallbacks(locale) if locale else _PLAIN
+    return tuple(
+        (part, files[part, tag])
+        for part in _PARTS.values()
+        if part in parts and (tag := _first(tags, part, files)) is not None
+    )
 
 
 def _first(tags: tuple[str, ...], part: str, known: Mapping[tuple[str, str], str]) -> str | None:

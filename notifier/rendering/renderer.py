@@ -11,20 +11,31 @@ from typing import Any
 
 import msgspec
 from jinja2 import nodes
+from msgspec import Struct
 
 from notifier.channels import ALL_PARTS, Content
 from notifier.errors import TemplateError, Unavailable
 from notifier.model import EventRecord, Job
 from notifier.rendering.attachments import MAX_ATTACHMENT, MAX_MESSAGE, Attachments
+from notifier.rendering.compiler import names
 from notifier.rendering.files import TemplateFiles
 from notifier.rendering.problems import explained
 from notifier.rendering.sandbox import WORK_FACTOR, JsonSandbox, Sandbox
-from notifier.rendering.variables import event_variables, job_variables
+from notifier.rendering.variables import complete
 
 MAX_OUTPUT = 4 * 1024 * 1024
 """How many characters one render may put out, all its parts but the attachments together."""
 
+_any_json = msgspec.json.Decoder(msgspec.Raw)
 _REFERENCES = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
+
+
+class _Given(Struct):
+    """What the templates of one render are given: `variables`, completed as they ask for more."""
+
+    event: EventRecord
+    job: Job
+    variables: dict[str, Any]
 
 
 class Renderer:
@@ -54,6 +65,13 @@ class Renderer:
         self._pages = Sandbox(self._files, limit=max_output)
         self._payloads = JsonSandbox(self._files, limit=max_output)
         self._lists = JsonSandbox(self._files, limit=self._max_list // WORK_FACTOR)
+        self._sandboxes = {
+            "subject": self._pages,
+            "html": self._pages,
+            "text": self._pages,
+            "payload": self._payloads,
+            "attachments": self._lists,
+        }
         self._attachments = Attachments(self._files, max_each=max_attachment, max_together=max_message)
 
     def render(
@@ -73,34 +91,36 @@ class Renderer:
         `_` make no difference. `unsubscribe_url` is None where there is no way to unsubscribe. Raises
         TemplateError; Unavailable where the machine can't read the files just now.
         """
-        chosen = self._files.chosen(template, parts, locale)
-        variables = event_variables(event, data)
-        variables |= {"job": job_variables(job), "unsubscribe_url": unsubscribe_url}
-        for sandbox in (self._pages, self._payloads, self._lists):
-            sandbox.budget.refill()
+        chosen = self._files.chosen(template, frozenset(parts), locale)
+        given = _Given(event, job, {"data": data, "tenant": event.tenant, "unsubscribe_url": unsubscribe_url})
         made: dict[str, Any] = {}
         room = self._max_output
+        begun = None
         for part, name in chosen:
+            sandbox = self._sandboxes[part]
+            if sandbox is not begun:  # those of one sandbox follow each other
+                sandbox.budget.refill()
+                begun = sandbox
             if part == "attachments":
-                text = self._text(self._lists, name, variables, self._max_list)
+                text = self._text(sandbox, name, given, self._max_list)
                 made[part] = self._attachments.read(template, name, _valid_json(name, text))
             else:
-                text = _FINISH[part](name, self._text(self._sandbox(name), name, variables, room))
+                text = _FINISH[part](name, self._text(sandbox, name, given, room))
                 made[part], room = text, room - len(text)
         return Content(**made)
 
-    def _text(self, sandbox: Sandbox, name: str, variables: dict[str, Any], room: int) -> str:
+    def _text(self, sandbox: Sandbox, name: str, given: _Given, room: int) -> str:
+        variables = given.variables
         try:
-            text = sandbox.produce(sandbox.get_template(name), variables, room)
+            template = sandbox.loaded(name)
+            complete(variables, names(template), given.event, given.job)
+            text = sandbox.produce(template, variables, room)
             text.encode()
         except Unavailable:
             raise
         except Exception as error:
             raise explained(error, name, variables) from error
         return text
-
-    def _sandbox(self, name: str) -> Sandbox:
-        return self._payloads if name.endswith(".json") else self._pages
 
     def parts_of(self, template: str) -> frozenset[str]:
         """The parts that a template has without a locale. Raises TemplateError where there is none."""
@@ -115,7 +135,7 @@ class Renderer:
         return [problem for name in self._files.names() for problem in self._problems(name)]
 
     def _problems(self, name: str) -> Iterator[TemplateError]:
-        sandbox = self._sandbox(name)
+        sandbox = self._payloads if name.endswith(".json") else self._pages
         sandbox.budget.refill()
         try:
             source, _, _ = self._files.get_source(sandbox, name)
@@ -151,7 +171,7 @@ def _as_it_is(_name: str, text: str) -> str:
 
 def _valid_json(name: str, text: str) -> str:
     try:
-        msgspec.json.decode(text)
+        _any_json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise TemplateError(f"the result is not JSON: {_json_problem(text, error)}", template=name) from None
     return text

@@ -7,7 +7,6 @@ make on the way, and the turns of its loops. What one operation could multiply i
 
 import re
 import string
-import threading
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from datetime import UTC, datetime
 from functools import update_wrapper, wraps
@@ -16,15 +15,17 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import msgspec
-from jinja2 import BaseLoader, StrictUndefined, Template, Undefined, nodes, pass_eval_context
+from jinja2 import BaseLoader, StrictUndefined, Template, Undefined, pass_eval_context
 from jinja2.environment import TemplateModule
-from jinja2.exceptions import TemplateRuntimeError
 from jinja2.nodes import EvalContext
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
-from jinja2.visitor import NodeTransformer
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from notifier.rendering.budget import LONG, Budget, Budgets, ExcessError
+from notifier.rendering.compiler import OF_A_LOOP, Compiler
+from notifier.rendering.scope import Scope
 
 WORK_FACTOR = 4
 """How much may be made on the way for each character that may be put out."""
@@ -60,34 +61,10 @@ _UNWANTED_GLOBALS = frozenset({"lipsum"})
 _PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
 _DIGITS = re.compile(r"\d+")
 _CALLABLE = (BuiltinFunctionType, FunctionType, MethodType, Macro, BlockReference, type)
+_SHORT = LONG // 5  # which escaping, to five characters at most, makes no LONG one of
+_EXPORTED = frozenset({str, int, float, bool, Macro})
+_SIZED = frozenset({list, tuple, dict, str, range})
 _LEAVES_THE_STRING = re.compile(r'["\\\x00-\x1f]')
-
-
-class ExcessError(TemplateRuntimeError):
-    """A template made more than it may."""
-
-
-class Budget(threading.local):
-    """What the render that runs in this thread may still make, in characters."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.left = total
-
-    def refill(self) -> None:
-        """Begin a render."""
-        self.left = self.total
-
-    def spend(self, amount: int) -> None:
-        """Pay for what was made. Raises ExcessError once all is spent."""
-        self.left -= amount
-        if self.left < 0:
-            raise ExcessError("the template loops too often, or makes too much on the way")
-
-    def foresee(self, amount: int) -> None:
-        """Refuse to begin what could not be paid for. Raises ExcessError."""
-        if amount > self.total:
-            raise ExcessError("one operation of the template would make too much")
 
 
 class MissingMember(StrictUndefined):
@@ -113,9 +90,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
+    code_generator_class = Compiler
+    context_class = Scope
 
     def __init__(self, loader: BaseLoader | None = None, *, limit: int) -> None:
-        self.budget = Budget(max(limit * WORK_FACTOR, LEAST_WORK))
+        self.budgets = Budgets(max(limit * WORK_FACTOR, LEAST_WORK))
+        self._loaded: dict[str, Template] = {}
         super().__init__(
             loader=loader,
             undefined=StrictUndefined,
@@ -125,24 +105,40 @@ class Sandbox(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             cache_size=-1,
         )
-        self.filters |= {"tojson": tojson, "date": date}
         self.filters = {
             name: self._metered(name, function)
-            for name, function in self.filters.items()
+            for name, function in (self.filters | {"date": date}).items()
             if name not in _UNWANTED_FILTERS
         }
+        self.filters["tojson"] = self.tojson
         for name in _UNWANTED_GLOBALS:
             del self.globals[name]
+
+    @property
+    def budget(self) -> Budget:
+        """What the render that runs in this thread may still make."""
+        return self.budgets.mine
 
     def produce(self, template: Template, variables: dict[str, Any], room: int) -> str:
         """Render into at most `room` characters, stopping there. Raises whatever the template raises."""
         pieces = []
-        for piece in template.root_render_func(template.new_context(variables)):
+        for piece in template.root_render_func(Scope(self, variables, template.name, template.blocks)):
             pieces.append(piece)
             room -= len(piece)
             if room < 0:
                 raise ExcessError("the template puts out too much")
         return "".join(pieces)
+
+    def expression(self, source: str) -> Template:
+        """Compile an expression, for `value`. Raises TemplateSyntaxError."""
+        return self.compile_expression(source, undefined_to_none=False)._template  # noqa: SLF001 - it is `value` that runs it
+
+    def value(self, template: Template, variables: dict[str, Any]) -> Any:
+        """What an `expression` comes to. Raises whatever it raises."""
+        scope = Scope(self, variables, None, template.blocks)
+        for _ in template.root_render_func(scope):
+            pass
+        return scope.vars["result"]
 
     # What is looked up ---------------------------------------------------------------------------
 
@@ -150,8 +146,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """`data.items` is the event's key, never dict's method."""
         if type(obj) is dict:
             return obj[attribute] if attribute in obj else self._absent(obj, attribute)
-        if type(obj) is LoopContext and attribute in _OF_A_LOOP:
+        if type(obj) is LoopContext and attribute in OF_A_LOOP:
             return getattr(obj, attribute)
+        if type(obj) is TemplateModule and type(value := vars(obj).get(attribute)) in _EXPORTED:
+            return value if self._is_public(attribute) else self.unsafe_undefined(obj, attribute)
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
@@ -164,20 +162,30 @@ class Sandbox(ImmutableSandboxedEnvironment):
         member = super().getattr(obj, name)
         return member if isinstance(member, Undefined) else MissingMember(obj, name, member)
 
+    def make_globals(self, d: Any) -> Any:
+        """The environment's own for every template: `Scope` looks there."""
+        return d or self.globals
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Jinja2's rules, and no way to bytes or to tables that multiply."""
-        return attr not in _FORBIDDEN_MEMBERS and super().is_safe_attribute(obj, attr, value)
+        return self._is_public(attr) and super().is_safe_attribute(obj, attr, value)
 
-    def make_globals(self, d: Any) -> Any:
-        """One plain dict, where Jinja2's ChainMap costs several microseconds a render."""
-        return {**self.globals, **(d or {})}
+    def _is_public(self, name: str) -> bool:
+        return not name.startswith("_") and name not in _FORBIDDEN_MEMBERS
 
     # What is made --------------------------------------------------------------------------------
 
-    def get_template(self, name: Any, parent: str | None = None, globals: Any = None) -> Template:  # noqa: A002
+    def get_template(self, name: Any, _parent: str | None = None, _globals: Any = None) -> Template:
         """Load a template. An include costs what a call does: templates may include themselves."""
         self.budget.spend(_CALL)
-        return super().get_template(name, parent, globals)
+        return self.loaded(name)
+
+    def loaded(self, name: str) -> Template:
+        """The template of a file as it stands now, found more quickly than in Jinja2's own cache."""
+        known = self._loaded.get(name)
+        if known is None or not known.is_up_to_date:
+            known = self._loaded[name] = super().get_template(name)
+        return known
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call what a template calls, within its allowance."""
@@ -185,7 +193,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(obj, MissingMember):
             obj = obj.method
         elif isinstance(obj, LoopContext) and args:
-            args = (self.turns(args[0]), *args[1:])
+            args = (self.turns(context, args[0]), *args[1:])
         elif isinstance(text := getattr(obj, "__self__", None), str):
             args = self._settled(obj.__name__, args)
             self._foresee_method(obj.__name__, text, args, kwargs)
@@ -193,6 +201,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute an operator that can make something large out of something small."""
+        if operator in _MODEST and _is_small(left) and _is_small(right):
+            return self.binop_table[operator](left, right)
         if operator == "%" and isinstance(left, str):
             self._foresee_percent(left, right)
         elif operator in {"*", "**"}:
@@ -214,28 +224,28 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         return update_wrapper(formatted, value)
 
-    def turns(self, iterable: Iterable[Any]) -> Iterator[Any]:
-        """Go through what a loop goes through, paying for each turn."""
+    def turns(self, _context: Context, iterable: Iterable[Any]) -> Iterable[Any]:
+        """What a loop goes through: each turn is paid for, those of a list all at once."""
+        if type(iterable) in _SIZED:
+            self.budget.spend(_TURN * len(iterable))  # type: ignore[arg-type]
+            return iterable
+        return self._one_by_one(iterable)
+
+    def _one_by_one(self, iterable: Iterable[Any]) -> Iterator[Any]:
         for item in iterable:
             self.budget.spend(_TURN)
             yield item
 
-    @pass_eval_context
-    def joined(self, context: EvalContext, *operands: Any) -> str:
+    def joined(self, context: Context, *operands: Any) -> str:
         """`a ~ b`."""
         self.budget.spend(sum(self._weight(operand) for operand in operands))
-        return markup_join(operands) if context.autoescape else str_join(operands)
+        return markup_join(operands) if context.eval_ctx.autoescape else str_join(operands)
 
     def concat(self, pieces: Iterable[str]) -> str:
         """Join what a macro, a block or `{% set %}` gathered."""
         gathered = list(pieces)
         self.budget.spend(sum(map(len, gathered)))
         return "".join(gathered)
-
-    def _generate(
-        self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
-    ) -> str:
-        return super()._generate(_Metering().visit(source), name, filename, defer_init)
 
     def _paid(self, made: Any) -> Any:
         if isinstance(made, str):
@@ -263,7 +273,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Turn an iterator that is to be joined into a list that can be weighed."""
         if name != "join" or not args or not isinstance(args[0], Iterator):
             return args
-        return (list(islice(self.turns(args[0]), self.budget.total)), *args[1:])
+        return (list(islice(self._one_by_one(args[0]), self.budget.total)), *args[1:])
 
     # What is foreseen ----------------------------------------------------------------------------
 
@@ -339,6 +349,44 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self.budget.foresee(weight)
         return weight
 
+    # What is put out -----------------------------------------------------------------------------
+
+    def printed(self, value: Any) -> str:
+        """`{{ value }}`, where nothing is escaped."""
+        if type(value) is str and len(value) < LONG:
+            return value
+        return str(self._printable(value))
+
+    def escaped(self, value: Any) -> str:
+        """`{{ value }}` in HTML."""
+        if type(value) is str and len(value) < _SHORT:
+            return _escaped(value)
+        return escape(self._printable(value))
+
+    def json(self, context: Context, value: Any) -> str:
+        """`{{ value | tojson }}` in what isn't HTML, though it may be the layout of some that is."""
+        if context.eval_ctx.autoescape:
+            return self.tojson(context.eval_ctx, value)
+        if type(value) not in _SCALARS:
+            self._foresee_growth(value)
+        text = _encode(value).decode()
+        if len(text) >= LONG:
+            self.budget.spend(len(text))
+        return text
+
+    @pass_eval_context
+    def tojson(self, context: EvalContext, value: Any, indent: int | None = None) -> str:
+        """Write a value as JSON; in HTML also safe inside `<script>` and attributes in single quotes."""
+        if type(value) not in _SCALARS or indent is not None:
+            self._foresee_growth(value, indent)
+        text = _encode(value).decode()
+        if indent is not None:
+            text = msgspec.json.format(text, indent=indent)
+        if context.autoescape:
+            text = _harmless_in_html(text)
+        self.budget.spend(len(text))
+        return text if context.autoescape else Json(text)
+
     def _printable(self, value: Any) -> Any:
         """Look at what `{{ … }}` is about to write out, of which escaping makes a copy."""
         if isinstance(value, str):
@@ -359,6 +407,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 class JsonSandbox(Sandbox):
     """The same for `payload.json`: a value can't break out of the string it is written into."""
+
+    def printed(self, value: Any) -> str:
+        """`{{ value }}`: numbers as they are, texts only where they can do no harm."""
+        return str(value) if type(value) is int else str(self._printable(value))
+
+    def escaped(self, value: Any) -> str:
+        """`{{ value }}` in HTML that goes into JSON."""
+        return escape(self._printable(value))
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """What a macro or a block makes is the template's own JSON."""
@@ -381,27 +437,14 @@ class JsonSandbox(Sandbox):
         return super()._printable(value)
 
 
-class _Metering(NodeTransformer):
-    """Has loops and `~` ask the environment, which Jinja2's compiler by itself lets run free."""
-
-    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - found by the node's name
-        self.generic_visit(node)
-        node.iter = _asking("turns", [node.iter], node)
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Call:  # noqa: N802
-        self.generic_visit(node)
-        return _asking("joined", node.nodes, node)
-
-
-def _asking(attribute: str, args: list[Any], instead_of: nodes.Node) -> nodes.Call:
-    where = {"lineno": instead_of.lineno, "environment": instead_of.environment}
-    return nodes.Call(nodes.EnvironmentAttribute(attribute, **where), args, [], None, None, **where)
-
-
+_MODEST = frozenset({"+", "*"})
 _WRITTEN_AS_IT_IS = frozenset({Json, int, float})
-_OF_A_LOOP = frozenset({"first", "index", "index0", "last", "length", "revindex"})
 _CONTAINERS = (dict, list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether it is a number that no sum or product of makes anything large."""
+    return type(value) is float or (type(value) is int and -(2**63) < value < 2**63)
 
 
 def _written_length(value: Any) -> int:
@@ -411,15 +454,6 @@ def _written_length(value: Any) -> int:
     if isinstance(value, Namespace | TemplateModule):
         raise ExcessError(f"a {type(value).__name__} can't be written out")
     return value.bit_length() // 3 + 1 if isinstance(value, int) else 1
-
-
-@pass_eval_context
-def tojson(context: EvalContext, value: Any, indent: int | None = None) -> str:
-    """Write a value as JSON; in HTML also safe inside `<script>` and attributes in single quotes."""
-    text = msgspec.json.encode(value, enc_hook=_as_json).decode()
-    if indent is not None:
-        text = msgspec.json.format(text, indent=indent)
-    return Json(text) if not context.autoescape else _harmless_in_html(text)
 
 
 def _as_json(value: Any) -> Any:
@@ -432,10 +466,19 @@ def _as_json(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} can't be written as JSON")
 
 
+_encode = msgspec.json.Encoder(enc_hook=_as_json).encode
+
+
 def _harmless_in_html(json: str) -> Markup:
     for character in "<>&'":
         json = json.replace(character, f"\\u{ord(character):04x}")
     return Markup(json)  # noqa: S704 - nothing that HTML could mistake is left in it
+
+
+def _escaped(text: str) -> str:
+    """What `markupsafe.escape` makes of a plain text, without the `Markup` around it, which costs more."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace('"', "&#34;").replace("'", "&#39;")
 
 
 def date(value: Any, layout: str = "%Y-%m-%d %H:%M %Z") -> str:

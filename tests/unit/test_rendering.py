@@ -17,6 +17,7 @@ from support.builders import event_record, job
 from notifier.channels import ALL_PARTS, Content
 from notifier.errors import ConfigError, Permanent, TemplateError
 from notifier.rendering import Condition, Renderer, Text
+from notifier.rendering.sandbox import Sandbox
 
 SHIPPED = Path(__file__).parents[2] / "templates"
 EVENT = event_record(type="user.signup", tenant="acme")
@@ -203,6 +204,39 @@ def test_names_that_callers_make_up_fill_no_memory(folder: Folder) -> None:
         with pytest.raises(TemplateError):
             renderer.render(f"no{number}", ALL_PARTS, event=EVENT, data={}, job=JOB)
     assert len(renderer._files._folders) <= 1024
+
+
+def test_locales_that_callers_make_up_fill_no_memory(folder: Folder) -> None:
+    """Which file is meant by a locale is remembered, of a bounded number of them."""
+    renderer = Renderer(folder({"t/body.txt": "plain", "t/body.fr.txt": "fr"}))
+    for number in range(300):
+        made = renderer.render("t", ALL_PARTS, event=EVENT, data={}, job=JOB, locale=f"fr-{number}")
+        assert made.text == "fr"
+    assert len(renderer._files._folders["t"].chosen) <= 64
+
+
+def test_a_file_is_compiled_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever way it is reached: as a part, a layout, an import, one include of several."""
+    path = folder(
+        {
+            "t/body.txt": "{% extends 'l.txt' %}{% block b %}{% include ['no', 't/_i.txt'] %}{% endblock %}",
+            "t/_i.txt": "{% from 'm.jinja' import m %}{{ m() }}",
+            "l.txt": "{% block b %}{% endblock %}",
+            "m.jinja": "{% macro m() %}x{% endmacro %}",
+        }
+    )
+    renderer = Renderer(path)
+    compiled: list[str] = []
+    whole = Sandbox.compile
+
+    def noted(sandbox: Sandbox, source: Any, name: str, *args: Any) -> Any:
+        compiled.append(name)
+        return whole(sandbox, source, name, *args)
+
+    monkeypatch.setattr(Sandbox, "compile", noted)
+    for _ in range(3):
+        assert renderer.render("t", ALL_PARTS, event=EVENT, data={}, job=JOB).text == "x"
+    assert sorted(compiled) == ["l.txt", "m.jinja", "t/_i.txt", "t/body.txt"]
 
 
 # What templates see ----------------------------------------------------------------------------------
