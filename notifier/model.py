@@ -137,7 +137,10 @@ class EventRecord(Struct, frozen=True, kw_only=True):
 
     def decoded_data(self) -> dict[str, Any]:
         """`data` as Python values."""
-        return msgspec.json.decode(self.data, type=dict[str, Any])
+        return _data.decode(self.data)
+
+
+_data = msgspec.json.Decoder(dict[str, Any])
 
 
 class Addressed(Struct, frozen=True, kw_only=True):
