@@ -87,6 +87,7 @@ class SqliteStore:
         self._connections: list[Connection] = []
         self._writer: GroupWriter | None = None
         self._adding = Adding()
+        self._known = suppressions.Known()
         self._pruned_jobs = 0
         self._pruned_events = 0
 
@@ -100,7 +101,8 @@ class SqliteStore:
             self.path.touch(mode=0o600)
             writing = await self._connect(*_WRITER_PRAGMAS)
             rescued = await writing.run(lambda database: self._prepare(database, now))
-            await self._connect("PRAGMA query_only = ON")
+            reading = await self._connect("PRAGMA query_only = ON")
+            await reading.run(self._known.read)
             await self._connect()
         except (sqlite3.Error, OSError) as error:
             await self.close()
@@ -233,12 +235,18 @@ class SqliteStore:
 
     async def suppressed(self, channel: str, recipient: str, category: str | None) -> Suppression | None:
         """See `Store.suppressed`."""
+        if self._knows_nothing_of(recipient):
+            return None
         return await self._read(
             lambda database: suppressions.covering(database, channel, recipient, category)
         )
 
+    def _knows_nothing_of(self, recipient: str) -> bool:
+        return self._writer is not None and recipient not in self._known
+
     async def count_bounce(self, channel: str, recipient: str, now: float) -> int:
         """See `Store.count_bounce`."""
+        self._known.add(recipient)
         count: int = await self._write(
             lambda database: suppressions.count_bounce(database, channel, recipient, now)
         )
@@ -246,7 +254,9 @@ class SqliteStore:
 
     async def forget_bounces(self, channel: str, recipient: str) -> None:
         """See `Store.forget_bounces`. Asked for at every delivery: a look costs no sync."""
-        if await self._read(lambda database: suppressions.has_bounced(database, channel, recipient)):
+        if not self._knows_nothing_of(recipient) and await self._read(
+            lambda database: suppressions.has_bounced(database, channel, recipient)
+        ):
             await self._write(lambda database: suppressions.forget_bounces(database, channel, recipient))
 
     async def renew(self, claims: Sequence[tuple[str, int]], until: float) -> None:
@@ -357,6 +367,7 @@ class SqliteStore:
 
     async def add_suppression(self, suppression: Suppression) -> bool:
         """See `Store.add_suppression`."""
+        self._known.add(suppression.recipient)
         added: bool = await self._write(lambda database: suppressions.add(database, suppression))
         return added
 

@@ -36,6 +36,34 @@ class _Row(msgspec.Struct, frozen=True, array_like=True):
 
 _row = msgspec.json.Decoder(_Row)
 
+_BITS = 2**23
+"""Of `Known`, a mebibyte: a million recipients leave eight of nine others unmistaken."""
+
+
+class Known:
+    """Of which recipients the store may know something: a suppression, or a bounce that is counted.
+
+    No is certain, and spares nearly every mail two looks at the store (each a hand-over to its thread and
+    back). Yes may be by mistake, or for what is dropped by now. A bit stands for all whose name hashes to it.
+    """
+
+    def __init__(self) -> None:
+        self._bits = bytearray(_BITS // 8)
+
+    def read(self, database: sqlite3.Connection) -> None:
+        """Learn all that a store knows: 0.6 s for a million."""
+        for (recipient,) in database.execute(SQL["known_recipients"]):
+            self.add(recipient)
+
+    def add(self, recipient: str) -> None:
+        """Learn of one, before what there is to know of it is written: no answer may come first."""
+        bit = hash(recipient) % _BITS
+        self._bits[bit >> 3] |= 1 << (bit & 7)
+
+    def __contains__(self, recipient: str) -> bool:
+        bit = hash(recipient) % _BITS
+        return bool(self._bits[bit >> 3] & 1 << (bit & 7))
+
 
 def add(database: sqlite3.Connection, suppression: Suppression) -> bool:
     """Add one. False: there is one of this recipient and category, and it stays as it is."""

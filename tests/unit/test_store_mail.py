@@ -512,6 +512,22 @@ async def test_bounces_are_forgotten_with_the_failures_they_came_from(store: Sto
     assert await store.count_bounce("email", BOB, NOW + 99) == 3
 
 
+async def test_who_is_known_stays_known_over_a_restart(url: str, tmp_path: Path) -> None:
+    """Who was suppressed is, and bounces go on to be counted, and to be forgotten."""
+    first = open_store(url, tmp_path)
+    await first.open(NOW)
+    await first.add_suppression(suppression())
+    for _ in range(2):
+        await first.count_bounce("email", BOB, NOW)
+    await first.close()
+    second = open_store(url, tmp_path)
+    await second.open(NOW)
+    assert await second.suppressed("email", ADA, None) == suppression()
+    await second.forget_bounces("email", BOB)
+    assert await second.count_bounce("email", BOB, NOW) == 1
+    await second.close()
+
+
 async def test_old_bounces_are_forgotten_a_bounded_number_at_once(store: Store) -> None:
     """The oldest first; the next prune goes on."""
     names = [f"{n}@example.com" for n in range(5)]

@@ -385,6 +385,9 @@ WHERE recipient = :recipient AND channel = :channel AND (category IS NULL OR cat
 ORDER BY category
 LIMIT 1
 
+-- name: known_recipients
+SELECT recipient FROM suppression UNION ALL SELECT recipient FROM bounce
+
 -- name: suppressions
 SELECT seq, json_array({suppression_columns})
 FROM suppression
