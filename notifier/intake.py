@@ -113,7 +113,8 @@ class Intake:
     def _took(self, submissions: Sequence[Submission], added: Sequence[Added]) -> None:
         repeated = [made for made, each in zip(submissions, added, strict=True) if each.duplicate]
         if repeated:
-            self._metrics.duplicates.inc(len(repeated))
+            for _ in repeated:
+                self._metrics.duplicates.inc()
             self._dispatcher.not_stored(repeated)
         fresh = [each for each in added if not each.duplicate] if repeated else added
         for each in fresh:

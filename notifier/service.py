@@ -31,19 +31,22 @@ from notifier.errors import (
 from notifier.ingest import Incoming, from_event
 from notifier.intake import Intake, record_of
 from notifier.metrics import Metrics
-from notifier.model import Endpoint, Event, Job, JobState, Priority
+from notifier.model import Claim, Endpoint, Event, Job, JobState, Priority
 from notifier.preview import preview
 from notifier.rendering import Renderer
 from notifier.replays import Replays, Requeued
 from notifier.routing import Router
 from notifier.store import Store, open_store
-from notifier.store.base import Added, JobFilter
+from notifier.store.base import Added, JobFilter, Settlement
 from notifier.suppressions import Suppressions
 from notifier.unsubscribing import Unsubscribing, new_key
 from notifier.upkeep import Chore, Upkeep
 
 _WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a setting, not a secret
 _UNSUBSCRIBE_KEY = "unsubscribe_key"
+_LEAST_HELD, _HELD_A_WORKER, _MOST_HELD = 256, 128, 8192
+"""How many jobs are held in memory at most: at the least, for each worker, and ever. What a burst brings
+within it is never read back from the store, which saves a tenth of what a delivery costs."""
 _ENDPOINTS_EVERY = 30.0
 """Seconds between looks for endpoints' secrets whose overlap is over, and for what the store owes them."""
 
@@ -103,7 +106,8 @@ class Notifier:
 
     def _make_queue(self) -> FairQueue:
         workers = self.config.workers.concurrency
-        queue = FairQueue(capacity=min(max(256, 16 * workers), 4096), workers=workers, limits_of=self._limits)
+        capacity = min(max(_LEAST_HELD, _HELD_A_WORKER * workers), _MOST_HELD)
+        queue = FairQueue(capacity=capacity, workers=workers, limits_of=self._limits)
         self.metrics.held.set_function(lambda: len(queue.claims))
         self.metrics.in_flight.set_function(lambda: queue.busy)
         return queue
@@ -304,8 +308,12 @@ class Notifier:
         return job
 
     async def cancel(self, job_id: str) -> Job:
-        """Withdraw a PENDING job. Raises NotFoundError, IllegalTransitionError."""
-        return await self.store.cancel(job_id, self.clock())
+        """Withdraw a job that no worker has begun. Raises NotFoundError, IllegalTransitionError."""
+        job = await self.store.job(job_id)
+        claim = self.queue.withdraw(job_id, job.claim)
+        if claim is None or not await self.store.settle(_cancelled(claim, self.clock())):
+            return await self.store.cancel(job_id, self.clock())
+        return await self.store.job(job_id)
 
     async def requeue_matching(
         self, wanted: JobFilter, *, canary: bool = False, dry_run: bool = False
@@ -354,6 +362,12 @@ class Notifier:
         except StoreError as error:
             found.append(str(error))
         return found
+
+
+def _cancelled(claim: Claim, now: float) -> Settlement:
+    """That a job is withdrawn which was claimed, and not begun."""
+    job = claim.job
+    return Settlement(job_id=job.id, claim=job.claim, status=JobState.CANCELLED, now=now, error=job.error)
 
 
 def _no_webhooks(_url: str) -> str:

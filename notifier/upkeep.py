@@ -16,6 +16,7 @@ from notifier.replays import Replays
 from notifier.store.base import Store
 
 _PRUNE_AT_ONCE = 500
+_RENEW_AT_ONCE = 500
 _TROUBLED = 3
 """Failures in a row after which a chore is worth an operator's attention."""
 
@@ -100,8 +101,9 @@ class Upkeep:
         """Renew what this process holds, then give back what nobody renewed."""
         now = self._clock()
         held = [*self._queue.claims]
-        if held:
-            await self._store.renew(held, now + self._config.workers.claim_timeout)
+        for start in range(0, len(held), _RENEW_AT_ONCE):
+            claims = held[start : start + _RENEW_AT_ONCE]
+            await self._store.renew(claims, now + self._config.workers.claim_timeout)
         rescued = await self._store.rescue(now)
         if rescued:
             _log.warning("claims expired; their jobs are tried again", jobs=rescued)

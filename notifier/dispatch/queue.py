@@ -251,6 +251,18 @@ class FairQueue:
         lane = self._lanes.get(claim.job.lane)
         return lane is not None and claim in lane.waiting[claim.job.priority]
 
+    def withdraw(self, job_id: str, fence: int) -> Claim | None:
+        """Take out a claim that no worker has begun, to be settled otherwise; None: there is no such."""
+        claim = self.claims.get((job_id, fence))
+        if claim is None or not self.is_waiting(claim):
+            return None
+        lane = self._lanes[claim.job.lane]
+        lane.waiting[claim.job.priority].remove(claim)
+        self._line_up(lane)
+        self._forget(claim, lane)
+        self.on_room(lane.name)
+        return claim
+
     # At the end ----------------------------------------------------------------------------------
 
     def close(self) -> list[Claim]:

@@ -448,6 +448,21 @@ async def test_a_waiting_job_is_cancelled_once(api: Api) -> None:
     assert (status, problem["type"]) == (409, "urn:notifier:problem:illegal-transition")
 
 
+async def test_a_job_that_waits_for_a_worker_is_cancelled(api: Api) -> None:
+    """One that is held in memory, and not begun, is withdrawn like one that waits in the store."""
+    gate = api.script.gates[ERP] = asyncio.Event()
+    _, told = await api.post([ORDER] * api.notifier.config.workers.concurrency)
+    await api.script.begun.get()
+    path = f"/v1/admin/jobs/{told[-1]['jobs'][0]['id']}"
+    assert (await api.call("GET", path))[1]["job"]["status"] == "PROCESSING"
+    status, job = await api.call("POST", f"{path}/cancel")
+    assert (status, job["status"]) == (200, "CANCELLED")
+    gate.set()
+    await api.settled(len(told))
+    detail = (await api.call("GET", path))[1]
+    assert (detail["job"]["status"], detail["attempts"]) == ("CANCELLED", [])
+
+
 async def test_a_job_in_flight_is_neither_requeued_nor_cancelled(api: Api) -> None:
     """409 while PROCESSING: only its worker ends that."""
     api.script.gates[ERP] = asyncio.Event()

@@ -524,6 +524,28 @@ async def test_a_success_ends_an_open_breakers_wait_at_once() -> None:
 # Ending, and workers that go away ------------------------------------------------------------------
 
 
+async def test_what_no_worker_has_begun_can_be_withdrawn(queue: FairQueue) -> None:
+    """It is handed out no more, and leaves its room; what is in flight, or not there, is left alone."""
+    freed: list[str] = []
+    queue.on_room = freed.append
+    begun, waits, last = (claim("a") for _ in range(3))
+    for each in (begun, waits, last):
+        queue.put(each)
+    assert await queue.get() is begun
+    assert queue.withdraw(begun.job.id, begun.job.claim) is None
+    assert queue.withdraw(waits.job.id, waits.job.claim + 1) is None
+    assert queue.withdraw(waits.job.id, waits.job.claim) is waits
+    assert queue.withdraw(waits.job.id, waits.job.claim) is None
+    assert freed == ["a"]
+    assert await queue.get() is last
+    queue.done(begun)
+    only = claim("b")
+    queue.put(only)
+    assert queue.withdraw(only.job.id, only.job.claim) is only
+    assert queue.lane("b") is None
+    assert [*queue.claims.values()] == [last]
+
+
 async def test_closing_returns_what_no_worker_has_begun(queue: FairQueue) -> None:
     """What is in flight stays with its worker; the rest, of paused lanes too, is handed back."""
     filled(queue, "a", 3)

@@ -122,6 +122,7 @@ async def test_a_repeated_event_is_delivered_once(notifier: Notifier, receiver: 
     again = await notifier.submit(event(idempotency_key="k"))
     other = await notifier.submit(event(idempotency_key="l"))
     assert (again.duplicate, again.event.id) == (True, first.event.id)
+    assert notifier.metrics.registry.get_sample_value("notifier_events_duplicate_total") == 1
     assert sorted(await receiver.seen(2)) == sorted([first.jobs[0].id, other.jobs[0].id])
 
 
