@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 from notifier.channels import (
-    DEFAULT_TIMEOUT,
     Attachment,
     ChannelContext,
     Content,
@@ -32,6 +31,8 @@ class EmailChannel:
     """Delivers by SMTP over the configured relays, one recipient a mail."""
 
     parts = frozenset({"subject", "html", "text", "attachments"})
+    timeout = None
+    """The relays keep to their own times, phase by phase: they know whether the mail may have been taken."""
 
     def __init__(self, context: ChannelContext) -> None:
         """Read the sender and the key. Raises ConfigError for `channels.email.from` and `.dkim`."""
@@ -42,12 +43,9 @@ class EmailChannel:
         self._relays = Relays(
             section.relays,
             rules=section.rules,
-            largest=section.max_message,
             directory=context.config.directory,
         )
         self._has_relays = bool(section.relays)
-        # The relays' own timeouts come first: they know whether the mail may have been taken.
-        self.timeout = max(self._relays.patience + 1, DEFAULT_TIMEOUT)
 
     def lane(self, destination: str) -> str:
         """All recipients at one domain share a lane. Raises Permanent with code `invalid_destination`."""

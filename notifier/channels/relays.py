@@ -1,27 +1,27 @@
 """The relays: kept connections to each, which of them to try, and what each taught. Knows nothing of jobs."""
 
 import asyncio
-import contextlib
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from notifier.channels.conversation import Conversation
+from notifier.channels.deadlines import Deadlines
 from notifier.channels.pacing import PATIENCE, Ceiling, Clock, Pace
 from notifier.channels.replies import About, Lesson, Reply, Rules
-from notifier.channels.smtp import BLOCK, COMMANDS, Broken, Envelope, RelayFault, Session, where
+from notifier.channels.smtp import Broken, Envelope, RelayFault, Session, where
 from notifier.channels.standing import Standing
 from notifier.config import Duration, Relay, ReplyRule
 from notifier.errors import DeliveryError, Permanent, Transient, Unavailable
 
 CHECK_TIMEOUT = 5.0
 """The longest that a check of a relay takes, in seconds."""
-LARGEST = 20 * 1024**2
-"""Bytes of the largest mail, where nothing else is said."""
 
 _CROWDED = 2  # connections that may be refused for there being too many, until a mail is put off
 
@@ -36,35 +36,29 @@ class Relays:
         relays: Sequence[Relay],
         *,
         rules: Sequence[ReplyRule] = (),
-        largest: int = LARGEST,
         directory: Path = Path(),
         clock: Clock = time.monotonic,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Take the relays in their order, and the rules that count before the built-in ones.
 
-        `largest` is how many bytes a mail has at most, `directory` where relative paths count from; `tls`
-        says whose certificates to trust, by default the system's.
+        `directory` is where relative paths count from; `tls` says whose certificates to trust, by default the
+        system's.
         """
         if tls is None and any(relay.tls != "none" for relay in relays):
             tls = ssl.create_default_context()
         self._tls = tls
         self._rules = Rules(rules)
         self._relays = list(relays)
-        self._largest = largest
         self._pools = [Pool(_located(relay, directory), self._rules, clock, tls) for relay in relays]
-
-    @property
-    def patience(self) -> float:
-        """The longest that `send` can take, in seconds: no phase of it is ever cut short by the whole."""
-        return sum(_longest(relay, self._largest) for relay in self._relays)
 
     async def send(self, envelope: Envelope) -> Reply:
         """Hand one mail to the first relay that takes it, and return what it answered.
 
         Raises Bounced, Permanent or Transient for what a relay said about the recipient or the mail, Unknown
         where it may have taken the mail and didn't say so, Unavailable where every relay is at fault or has
-        had too much. `via` names the relay, in the reply and in the error.
+        had too much. `via` names the relay, in the reply and in the error. Every phase has its own time, so
+        that there is no other for the whole.
         """
         faults = []
         for pool in self._pools:
@@ -88,14 +82,6 @@ def _located(relay: Relay, directory: Path) -> Relay:
     if relay.token_file is None:
         return relay
     return msgspec.structs.replace(relay, token_file=str(directory / relay.token_file))
-
-
-def _longest(relay: Relay, largest: int) -> float:
-    """How long one relay can take: its turn, places and connections in vain, one mail, broken off once."""
-    blocks = 2 + largest // BLOCK
-    commands = COMMANDS * relay.timeout
-    attempt = relay.timeout + commands + relay.connect_timeout + commands
-    return PATIENCE + _CROWDED * attempt + blocks * relay.data_timeout + relay.dot_timeout
 
 
 def _verdict(faults: list[RelayFault]) -> DeliveryError:
@@ -122,19 +108,29 @@ class Places:
         self._allowed = allowed
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def take(self) -> None:
-        """Take a place, as soon as there is one."""
-        if self.taken < self._allowed() and not self._waiting:
-            self.taken += 1
+    def take_at_once(self) -> bool:
+        """Take a place if there is one."""
+        free = self.taken < self._allowed() and not self._waiting
+        self.taken += free
+        return free
+
+    async def take(self, seconds: float) -> None:
+        """Take a place, as soon as there is one. Raises TimeoutError where that is too long."""
+        if self.take_at_once():
             return
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
         self._waiting.append(turn)
+        # asyncio.timeout would take five times as long, and most mails wait here while there is much to send.
+        timer = loop.call_later(seconds, _is_late, turn)
         try:
             await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.exception() is None:
                 self.leave()  # it was given while we gave up
             raise
+        finally:
+            timer.cancel()
 
     def leave(self) -> None:
         """Give a place back, to those who wait as far as it is allowed."""
@@ -144,6 +140,11 @@ class Places:
             if not turn.done():
                 self.taken += 1
                 turn.set_result(None)
+
+
+def _is_late(turn: "asyncio.Future[None]") -> None:
+    if not turn.done():
+        turn.set_exception(TimeoutError())
 
 
 class Pool:
@@ -164,11 +165,18 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
         self._standing = Standing(relay, clock)
+        self._name = where(relay)
+
+    @cached_property
+    def _deadlines(self) -> Deadlines[Conversation]:
+        """By when each connection must have heard its next reply; asked for once there is a loop."""
+        return Deadlines()
 
     async def send(self, envelope: Envelope) -> Reply:
         """Send over a kept connection or a fresh one. Raises what `Relays.send` does, and RelayFault."""
         self._standing.refuse_while_resting()
-        await self._keep_pace()
+        if wait := self._pace.turn():
+            await self._wait_for_turn(wait)
         try:
             reply = await self._carried(envelope)
         except RelayFault as fault:
@@ -180,14 +188,14 @@ class Pool:
             self._standing.answered()  # it was about the mail: the relay works
             raise
         self._standing.took()
-        return reply._replace(via=where(self._relay))
+        return Reply(reply.code, reply.text, self._name)
 
     async def check(self) -> str | None:
         """Connect and log in; returns what is wrong, or None."""
         brief = Duration(min(self._relay.connect_timeout, CHECK_TIMEOUT))
         relay = msgspec.structs.replace(self._relay, connect_timeout=brief)
         try:
-            session = await Session.open(relay, self._tls, self._rules)
+            session = await Session.open(relay, self._tls, self._rules, self._deadlines)
         except RelayFault as fault:
             return fault.problem
         await session.quit()
@@ -204,14 +212,12 @@ class Pool:
 
     # What the relay bears ------------------------------------------------------------------------
 
-    async def _keep_pace(self) -> None:
+    async def _wait_for_turn(self, wait: float) -> None:
         """Wait for a turn that is near; raise RelayFault for one that isn't."""
-        wait = self._pace.turn()
         if wait > PATIENCE:
             problem = f"it takes no more than {self._pace.limit or 0:.3g} mails a second"
             raise RelayFault(self._relay, "relay_throttled", problem, rests=False, wait=wait)
-        if wait:
-            await asyncio.sleep(wait)
+        await asyncio.sleep(wait)
 
     def _learn(self, fault: RelayFault) -> None:
         """Heed what a throttle was about. Too many mails on a fresh connection are too many at all."""
@@ -237,27 +243,24 @@ class Pool:
     async def _carried(self, envelope: Envelope) -> Reply:
         """Send over whichever connection there is a place for."""
         for left in reversed(range(_CROWDED)):
-            async with self._place():
-                try:
-                    return await self._delivered(envelope)
-                except RelayFault as fault:
-                    crowded = fault.lesson is Lesson.CONNECTIONS and self._learn_connections()
-                    if not (crowded and left):
-                        raise
+            if not self._places.take_at_once():
+                await self._wait_for_place()
+            try:
+                return await self._delivered(envelope)
+            except RelayFault as fault:
+                crowded = fault.lesson is Lesson.CONNECTIONS and self._learn_connections()
+                if not (crowded and left):
+                    raise
+            finally:
+                self._places.leave()
         raise AssertionError("the last try returns or raises")
 
-    @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _wait_for_place(self) -> None:
         try:
-            async with asyncio.timeout(self._relay.timeout):
-                await self._places.take()
+            await self._places.take(self._relay.timeout)
         except TimeoutError:
             problem = f"all {self._places.taken} connections are in use"
             raise RelayFault(self._relay, "relay_busy", problem, rests=False) from None
-        try:
-            yield
-        finally:
-            self._places.leave()
 
     async def _delivered(self, envelope: Envelope) -> Reply:
         kept = self._take_kept()
@@ -277,7 +280,7 @@ class Pool:
         return reply
 
     async def _opened(self) -> Session:
-        session = await Session.open(self._relay, self._tls, self._rules)
+        session = await Session.open(self._relay, self._tls, self._rules, self._deadlines)
         session.opened_at = self._clock()
         return session
 
@@ -290,8 +293,15 @@ class Pool:
             self._give_back(session)
 
     def _take_kept(self) -> Session | None:
-        self._drop_stale()
-        return self._idle.pop() if self._idle else None
+        """The one last used; those that have been idle for longer, the sweep looks at."""
+        while self._idle:
+            session = self._idle.pop()
+            if not session.usable:
+                continue
+            if self._fresh(session):
+                return session
+            self._take_leave(session)
+        return None
 
     def _give_back(self, session: Session) -> None:
         if not session.usable:

@@ -4,31 +4,29 @@ So it is known what a reply is about, and whether the relay may have taken the m
 """
 
 import asyncio
-import contextlib
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, cast
 
-from aiosmtplib import SMTP, SMTPConnectError, SMTPException, SMTPResponse, SMTPResponseException
-from aiosmtplib.protocol import SMTPProtocol
+from aiosmtplib import SMTP, SMTPConnectError, SMTPException, SMTPResponseException, SMTPServerDisconnected
 
+from notifier.channels.conversation import Conversation, storable
+from notifier.channels.deadlines import Deadlines
 from notifier.channels.logins import LoginRefused, log_in
 from notifier.channels.replies import About, Lesson, Meaning, Phase, Reply, Rules
 from notifier.config import Relay
 from notifier.errors import Bounced, DeliveryError, Permanent, Transient, Unknown
 
-KEPT_RESPONSE = 1024
-"""How many bytes of what a server says are kept."""
 BLOCK = 64 * 1024
 """How many bytes of a mail `relay.data_timeout` is for."""
-COMMANDS = 4
-"""How many commands a mail takes before its content, `relay.timeout` each: RSET, MAIL, RCPT, DATA."""
 FAREWELL_TIMEOUT = 5.0
 """How long QUIT waits for its answer, in seconds."""
 
+_GO_AHEAD = 354
 _SERVICE_CLOSING = 421
+_LINE_BREAK = re.compile(rb"[\r\n]")
 _HOST_NAME = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 
@@ -106,25 +104,41 @@ class Broken(Exception):  # noqa: N818 - a state, not an error of anyone's
         self.meaning = meaning
 
 
+class _Step(NamedTuple):
+    """One command of a mail, and the first digit of the reply that lets it go on."""
+
+    phase: Phase
+    kind: int
+    command: bytes
+
+
+_RESET = [_Step(Phase.MAIL, 2, b"RSET\r\n")]
+
+
 class Session:
     """One connection, logged in: carries one mail after another."""
 
-    def __init__(self, relay: Relay, client: SMTP, rules: Rules) -> None:
+    def __init__(self, relay: Relay, line: Conversation, rules: Rules, extensions: Collection[str]) -> None:
         self.carried = 0
         self.opened_at = 0.0
         self.idle_since = 0.0
         self._relay = relay
-        self._client = client
+        self._line = line
         self._rules = rules
+        self._takes_size = "size" in extensions
+        self._takes_utf8 = "smtputf8" in extensions
+        self._takes_groups = "pipelining" in extensions
         self._in_transaction = False
 
     @classmethod
-    async def open(cls, relay: Relay, tls: ssl.SSLContext | None, rules: Rules) -> "Session":
+    async def open(
+        cls, relay: Relay, tls: ssl.SSLContext | None, rules: Rules, deadlines: Deadlines[Conversation]
+    ) -> "Session":
         """Connect, say EHLO, secure and log in, within `relay.connect_timeout` in all. Raises RelayFault."""
         client = SMTP(
             hostname=relay.host,
             port=relay.port,
-            timeout=None,  # ours are `asyncio.timeout`: `wait_for`, which aiosmtplib has, may lose a cancel
+            timeout=None,  # ours is `asyncio.timeout`: `wait_for`, which aiosmtplib has, may lose a cancel
             use_tls=relay.tls == "implicit",
             start_tls=False,
             tls_context=tls,
@@ -133,18 +147,20 @@ class Session:
         try:
             async with asyncio.timeout(relay.connect_timeout):
                 await _introduce(relay, client)
+            # From here on we speak ourselves: aiosmtplib's commands take a lock, a task and a future each.
+            line = Conversation(_transport(client), deadlines)
         except (SMTPException, OSError, LoginRefused) as error:
             client.close()
             raise _opening_fault(relay, error, rules) from error
         except BaseException:
             client.close()
             raise
-        return cls(relay, client, rules)
+        return cls(relay, line, rules, client.esmtp_extensions)
 
     @property
     def usable(self) -> bool:
         """Whether the connection stands, with no command under way."""
-        return self._client.is_connected
+        return self._line.is_open
 
     async def send(self, envelope: Envelope) -> Reply:
         """Run one mail transaction, and return the answer to the final dot.
@@ -154,14 +170,16 @@ class Session:
         ended before anything was accepted, and Unknown where it ended after the final dot, or we gave it up
         there: a cancellation is told so.
         """
-        options = self._options(envelope)
+        steps = self._steps(envelope)
         if self._in_transaction:
             await self._reset()
         self._in_transaction = True
-        sender, recipient = envelope.sender.encode(), envelope.recipient.encode()
-        self._expect(2, Phase.MAIL, await self._command(Phase.MAIL, b"MAIL", b"FROM:<%b>" % sender, *options))
-        self._expect(2, Phase.RCPT, await self._command(Phase.RCPT, b"RCPT", b"TO:<%b>" % recipient))
-        self._expect(3, Phase.DATA, await self._command(Phase.DATA, b"DATA"))
+        # The first mail goes step by step all the same: if it breaks the connection, it shows at which.
+        if self._takes_groups and self.carried:
+            await self._go(steps)
+        else:
+            for step in steps:
+                await self._go([step])
         reply = await self._transfer(envelope.content)
         self._in_transaction = False
         self._expect(2, Phase.DOT, reply)
@@ -171,130 +189,137 @@ class Session:
     async def quit(self) -> None:
         """Take leave as RFC 5321 §4.1.1.10 asks; the server's answer doesn't matter."""
         try:
-            with contextlib.suppress(SMTPException, OSError):
-                async with asyncio.timeout(FAREWELL_TIMEOUT):
-                    await self._client.quit()
+            await self._line.ask(b"QUIT\r\n", 1, FAREWELL_TIMEOUT)
         finally:
-            self._client.close()
+            self._line.close()
 
-    def _options(self, envelope: Envelope) -> list[bytes]:
-        options = []
-        if self._client.supports_extension("size"):  # RFC 1870: too large is said before it is sent
-            options.append(b"SIZE=%d" % len(envelope.content))
-        if envelope.needs_utf8:
-            if not self._client.supports_extension("smtputf8"):
-                problem = f"lacks SMTPUTF8, which {envelope.recipient!r} from {envelope.sender!r} needs"
-                raise RelayFault(self._relay, "smtputf8_unsupported", problem, rests=False)
-            options += (b"SMTPUTF8", b"BODY=8BITMIME")
-        return options
+    def _steps(self, envelope: Envelope) -> list[_Step]:
+        sender, recipient = envelope.sender.encode(), envelope.recipient.encode()
+        if _LINE_BREAK.search(sender + recipient):
+            raise ValueError("an address holds a line break")
+        return [
+            _Step(Phase.MAIL, 2, b"MAIL FROM:<%b>%b\r\n" % (sender, self._options(envelope))),
+            _Step(Phase.RCPT, 2, b"RCPT TO:<%b>\r\n" % recipient),
+            _Step(Phase.DATA, 3, b"DATA\r\n"),
+        ]
+
+    def _options(self, envelope: Envelope) -> bytes:
+        # RFC 1870: too large is said before it is sent.
+        size = b" SIZE=%d" % len(envelope.content) if self._takes_size else b""
+        if not envelope.needs_utf8:
+            return size
+        if not self._takes_utf8:
+            problem = f"lacks SMTPUTF8, which {envelope.recipient!r} from {envelope.sender!r} needs"
+            raise RelayFault(self._relay, "smtputf8_unsupported", problem, rests=False)
+        return size + b" SMTPUTF8 BODY=8BITMIME"
 
     # Commands ------------------------------------------------------------------------------------
 
     async def _reset(self) -> None:
         """Forget a mail that was refused; a server that can't is left."""
-        reply = await self._command(Phase.MAIL, b"RSET")
-        if reply.code // 100 != 2:  # noqa: PLR2004 - RFC 5321 §4.2.1
-            self._drop()
+        replies = await self._said(_RESET)
+        if not replies:
+            raise Broken(self._breakage(Phase.MAIL, self._why(self._relay.timeout)))
+        reply = replies[0]
+        if reply.code // 100 != _RESET[0].kind:
+            self._line.close()
             problem = f"answered {reply.code} to RSET: {reply.first_line}"
             raise Broken(RelayFault(self._relay, "relay_refused", problem, phase=Phase.MAIL, reply=reply))
 
-    async def _command(self, phase: Phase, *words: bytes) -> Reply:
-        """Give a command before the content: whatever breaks here, nothing was accepted."""
-        with self._breaking(phase, self._relay.timeout):
-            async with asyncio.timeout(self._relay.timeout):
-                return _reply(*await self._client.execute_command(*words))
+    async def _go(self, steps: Sequence[_Step]) -> None:
+        """Take some steps before the content: whatever breaks here, nothing was accepted.
+
+        Several go out in one group (RFC 2920). If one is refused, the first such counts.
+        """
+        replies = await self._said(steps)
+        for (phase, kind, _), reply in zip(steps, replies, strict=False):
+            if reply.code // 100 != kind and replies[-1].code == _GO_AHEAD:
+                self._line.close()  # it waits for the content of what it refused: not even an empty mail
+            self._expect(kind, phase, reply)
+        if len(replies) < len(steps):
+            raise Broken(self._breakage(steps[len(replies)].phase, self._why(self._relay.timeout)))
+
+    async def _said(self, steps: Sequence[_Step]) -> list[Reply]:
+        """Say the commands of some steps; returns the replies, the first few if the connection ended."""
+        said = steps[0].command if len(steps) == 1 else b"".join([step.command for step in steps])
+        try:
+            return await self._line.ask(said, len(steps), self._relay.timeout)
+        except BaseException:
+            self._line.close()  # a reply that comes late would be taken for the next
+            raise
 
     async def _transfer(self, content: bytes) -> Reply:
         """Send the content and the final dot, and wait for what the relay says of it."""
-        protocol = self._client.protocol
-        if protocol is None:
-            raise Broken(self._breakage(Phase.DATA, "the connection was lost"))
         dotted = _dotted(content)
-        end = (len(dotted) - 1) // BLOCK * BLOCK
-        if not end:
-            return await self._finish(protocol, dotted, None)
-        answer = asyncio.ensure_future(protocol.read_response())
-        answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+        answer = self._line.listen(1)
         try:
-            await self._send_blocks(protocol, dotted, end, answer)
-            return await self._finish(protocol, dotted[end:], answer)
-        finally:
-            answer.cancel()
-
-    async def _send_blocks(
-        self, protocol: SMTPProtocol, content: bytes, end: int, answer: "asyncio.Future[SMTPResponse]"
-    ) -> None:
-        """Send what comes before the last block: what ends here lacks its dot, and was accepted by no one."""
-        seconds = self._relay.data_timeout
-        for start in range(0, end, BLOCK):
-            try:
-                with self._breaking(Phase.DOT, seconds):
-                    protocol.write(content[start : start + BLOCK])
-                    async with asyncio.timeout(seconds):
-                        await protocol._drain_helper()  # noqa: SLF001 - aiosmtplib has no other
-            finally:
+            if len(dotted) > BLOCK:
+                dotted = await self._all_but_the_end(dotted, answer)
+            if answer.done() or not self._line.is_open:
                 self._heed(answer)
-
-    def _heed(self, answer: "asyncio.Future[SMTPResponse]") -> None:
-        """Raise what the relay said before it had the whole mail; there is no going on after that."""
-        if answer.done() and not answer.cancelled() and answer.exception() is None:
-            self._drop()
-            self._expect(2, Phase.DOT, _reply(*answer.result()))
-            raise Broken(self._breakage(Phase.DOT, "it answered before the mail was sent"))
-
-    async def _finish(
-        self, protocol: SMTPProtocol, last: bytes, answer: "asyncio.Future[SMTPResponse] | None"
-    ) -> Reply:
-        """Send the last block: from here on the relay may have the mail, whatever we hear."""
-        with self._breaking(Phase.DOT, self._relay.data_timeout):
-            protocol.write(last)
-        try:
-            async with asyncio.timeout(self._relay.dot_timeout):
-                return _reply(*await (answer or protocol.read_response()))
-        except (SMTPException, OSError, asyncio.CancelledError) as error:
-            # Whoever gives it up must hear that it may have arrived; that they are to end, their task knows.
-            self._drop()
-            via, said = where(self._relay), _said(error, self._relay.dot_timeout)
-            raise Unknown(f"{via}: no answer to the message: {said}", code="smtp_unknown", via=via) from error
+            self._line.hurry(self._relay.dot_timeout)
+            self._line.say(dotted)
+            # From here on the relay may have the mail, whatever we hear.
+            return await self._answer(answer)
         except BaseException:
-            self._drop()
+            self._line.close()
             raise
+
+    async def _all_but_the_end(self, content: bytes, answer: "asyncio.Future[list[Reply]]") -> bytes:
+        """Send what comes before the last block: what ends here lacks its dot, and was accepted by no one."""
+        end = (len(content) - 1) // BLOCK * BLOCK
+        for start in range(0, end, BLOCK):
+            self._line.say(content[start : start + BLOCK])
+            try:
+                async with asyncio.timeout(self._relay.data_timeout):
+                    await self._line.drained()
+            except TimeoutError as error:
+                said = _told(error, self._relay.data_timeout)
+                raise Broken(self._breakage(Phase.DOT, said)) from error
+            if answer.done() or not self._line.is_open:
+                self._heed(answer)
+        return content[end:]
+
+    def _heed(self, answer: "asyncio.Future[list[Reply]]") -> None:
+        """Raise what the relay said before it had the whole mail; there is no going on after that."""
+        self._line.close()
+        replies = answer.result()
+        if not replies:
+            raise Broken(self._breakage(Phase.DOT, self._why(self._relay.data_timeout)))
+        self._expect(2, Phase.DOT, replies[0])
+        raise Broken(self._breakage(Phase.DOT, "it answered before the mail was sent"))
+
+    async def _answer(self, answer: "asyncio.Future[list[Reply]]") -> Reply:
+        cause = None
+        try:
+            if replies := await answer:
+                return replies[0]
+            said = self._why(self._relay.dot_timeout)
+        except asyncio.CancelledError as error:
+            # Whoever gives it up must hear that it may have arrived; that they are to end, their task knows.
+            said, cause = "it was not waited for any longer", error
+        via = where(self._relay)
+        raise Unknown(f"{via}: no answer to the message: {said}", code="smtp_unknown", via=via) from cause
+
+    def _why(self, seconds: float) -> str:
+        return _told(self._line.problem, seconds)
 
     # What became of them -------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _breaking(self, phase: Phase, seconds: float) -> Iterator[None]:
-        """Close the connection on whatever is raised: a reply that comes late would be taken for the next."""
-        try:
-            yield
-        except (SMTPException, OSError) as error:
-            self._drop()
-            raise Broken(self._breakage(phase, _said(error, seconds))) from error
-        except BaseException:
-            self._drop()
-            raise
-
-    def _drop(self) -> None:
-        """Close at once: what is still to be sent must not be, once we have given it up."""
-        transport = self._client.transport
-        if transport is not None:
-            cast("asyncio.WriteTransport", transport).abort()  # uvloop's are no subclasses of it
-        self._client.close()
 
     def _expect(self, kind: int, phase: Phase, reply: Reply) -> None:
         """Go on if the reply's first digit is `kind`; else raise what the refusal means."""
         if reply.code // 100 == kind:
             return
         if reply.code // 100 not in {4, 5}:
-            self._drop()
+            self._line.close()
             raise Broken(self._breakage(phase, f"answered {reply.code}: {reply.first_line}"))
         meaning = self._rules.meaning(phase, reply)
         fault = self._refusal(phase, reply, meaning)
         if reply.code == _SERVICE_CLOSING or meaning.lesson is Lesson.MAILS:
-            self._drop()
+            self._line.close()
             raise Broken(fault, meaning)
         if meaning.about is About.PROVIDER:
-            self._client.close()  # a new one logs in anew
+            self._line.close()  # a new one logs in anew
         raise fault
 
     def _refusal(self, phase: Phase, reply: Reply, meaning: Meaning) -> RelayFault | DeliveryError:
@@ -357,6 +382,13 @@ def _ehlo_name(client: SMTP) -> str:
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
+def _transport(client: SMTP) -> asyncio.Transport:
+    """The connection of a client that is logged in."""
+    if client.transport is None:
+        raise SMTPServerDisconnected("the connection was lost")
+    return cast("asyncio.Transport", client.transport)  # uvloop's are no subclasses of it
+
+
 async def _start_tls(relay: Relay, client: SMTP) -> None:
     """Secure the connection or give it up: a relay that doesn't offer to may be one in the middle."""
     if not client.supports_extension("starttls"):
@@ -364,14 +396,14 @@ async def _start_tls(relay: Relay, client: SMTP) -> None:
     try:
         await client.starttls()
     except (SMTPException, OSError) as error:
-        problem = f"STARTTLS failed: {_said(error, relay.connect_timeout)}"
+        problem = f"STARTTLS failed: {_told(error, relay.connect_timeout)}"
         raise RelayFault(relay, "relay_tls", problem, reply=_reply_in(error)) from error
 
 
 def _opening_fault(relay: Relay, error: Exception, rules: Rules) -> RelayFault:
     if isinstance(error, LoginRefused):
         return _login_fault(relay, error, rules)
-    said = _said(error, relay.connect_timeout)
+    said = _told(error, relay.connect_timeout)
     reply = _reply_in(error)
     if reply is not None:
         meaning = rules.meaning(Phase.CONNECT, reply)
@@ -391,9 +423,7 @@ def _login_fault(relay: Relay, error: LoginRefused, rules: Rules) -> RelayFault:
 
 
 def _reply(code: int, text: str) -> Reply:
-    """Keep what every store can: the first KiB, as Unicode, without NUL."""
-    kept = text.encode("utf-8", "surrogateescape")[:KEPT_RESPONSE]
-    return Reply(code, kept.decode("utf-8", "replace").replace("\0", "\ufffd"))
+    return Reply(code, storable(text.encode("utf-8", "surrogateescape")))
 
 
 def _reply_in(error: Exception) -> Reply | None:
@@ -403,9 +433,7 @@ def _reply_in(error: Exception) -> Reply | None:
     return None
 
 
-def _said(error: Exception | asyncio.CancelledError, seconds: float) -> str:
-    if isinstance(error, asyncio.CancelledError):
-        return "it was not waited for any longer"
+def _told(error: Exception, seconds: float) -> str:
     if isinstance(error, TimeoutError):
         return f"timed out after {seconds:g} s"
     if reply := _reply_in(error):

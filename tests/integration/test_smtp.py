@@ -20,7 +20,6 @@ from support.smtp_server import (
     say,
 )
 
-from notifier.channels.relays import Relays
 from notifier.channels.replies import Reply
 from notifier.channels.smtp import BLOCK, Envelope
 from notifier.config import Duration, ReplyRule
@@ -427,14 +426,121 @@ async def test_a_slow_connection_has_its_own_time() -> None:
             assert "timed out after 0.2 s" in (await fault_of(relays)).message
 
 
-def test_the_whole_cuts_no_phase_short() -> None:
-    """Whoever waits for all of it waits for every phase, at every relay, twice what may be repeated."""
-    times = {"connect_timeout": 7, "timeout": 11, "data_timeout": 13, "dot_timeout": 1700}
-    one = relay_to(25, **{name: Duration(seconds) for name, seconds in times.items()})
-    patience = Relays([one], largest=0).patience
-    assert patience >= 2 * (11 * 5 + 7) + 13 + 1700
-    assert Relays([one], largest=10 * BLOCK).patience == patience + 10 * 13
-    assert Relays([one, one], largest=0).patience == 2 * patience
+# Commands in groups, RFC 2920 --------------------------------------------------------------------
+
+
+class GroupServer:
+    """Takes the commands of the first mail one by one, and says nothing to the next ones' until DATA came.
+
+    Then it says `said`; and if that lets the content come, it takes it.
+    """
+
+    def __init__(self, said: bytes) -> None:
+        self.said = said
+        self.groups: list[bytes] = []
+        self.contents: list[bytes] = []
+        self.connections = 0
+
+    async def __aenter__(self) -> int:
+        """Listen; returns the port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            await self._talk(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 group.test\r\n")
+        await reader.readline()
+        writer.write(b"250-group.test\r\n250 PIPELINING\r\n")
+        for answer in (b"250 ok", b"250 ok", b"354 go ahead"):
+            await reader.readline()
+            assert not reader._buffer  # type: ignore[attr-defined]  # there is nobody else to ask
+            writer.write(answer + b"\r\n")
+        await self._take_content(reader, writer)
+        while True:
+            self.groups.append(await reader.readuntil(b"DATA\r\n"))
+            writer.write(self.said)
+            if not self.said.endswith(b"354 go ahead\r\n"):
+                return
+            await self._take_content(reader, writer)
+
+    async def _take_content(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.contents.append(await reader.readuntil(b"\r\n.\r\n"))
+        writer.write(b"250 taken\r\n")
+
+
+GROUP = b"MAIL FROM:<no-reply@example.com>\r\nRCPT TO:<ada@example.org>\r\nDATA\r\n"
+
+
+async def test_commands_go_out_in_groups_where_a_relay_takes_them() -> None:
+    """Each mail but the first then costs two round trips instead of four."""
+    server = GroupServer(b"250 ok\r\n250 ok\r\n354 go ahead\r\n")
+    async with server as port, relays_to(relay_to(port)) as relays:
+        for _ in range(3):
+            assert (await relays.send(ENVELOPE)).text == "taken"
+    assert (server.groups, len(server.contents), server.connections) == ([GROUP, GROUP], 3, 1)
+
+
+async def test_the_content_of_what_was_refused_is_not_sent_in_any_case() -> None:
+    """A relay that would take it all the same gets nothing: the connection is closed."""
+    server = GroupServer(b"250 ok\r\n550 5.1.1 no such user\r\n354 go ahead\r\n")
+    async with server as port, relays_to(relay_to(port)) as relays:
+        await relays.send(ENVELOPE)
+        assert isinstance(await fault_of(relays), Bounced)
+        await relays.send(ENVELOPE)
+    assert (len(server.contents), server.connections) == (2, 2)
+
+
+async def test_a_group_that_breaks_its_connection_is_taken_apart() -> None:
+    """On a fresh connection the mail goes step by step: there is nothing that two mails are to blame for."""
+    server = GroupServer(b"")
+    async with server as port, relays_to(relay_to(port)) as relays:
+        for _ in range(2):
+            await relays.send(ENVELOPE)
+    assert (server.groups, len(server.contents), server.connections) == ([GROUP], 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("phase", "answer", "code"),
+    [
+        ("mail", say(451, "4.3.0 not now"), "relay_refused"),
+        ("rcpt", say(550, "5.1.1 no such user"), "recipient_refused"),
+        ("data", say(554, "5.6.0 what is this?"), "message_refused"),
+    ],
+)
+async def test_of_a_group_the_first_refusal_counts(phase: str, answer: Step, code: str) -> None:
+    """Those that follow from it don't; after a RSET the connection goes on, if the relay isn't at fault."""
+    async with SmtpServer(extensions=("PIPELINING",)) as server, relays_to(relay_to(server)) as relays:
+        await warm(relays, server)
+        server.script(phase, answer)
+        assert (await fault_of(relays)).code == code
+        if phase != "mail":
+            await relays.send(ENVELOPE)
+            assert (server.connections, server.said("RSET"), len(server.mails)) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("phase", ["mail", "rcpt", "data"])
+@pytest.mark.parametrize("step", [DROP, GARBAGE, HANG, HALF, say(421, "4.3.2 closing", drop=True)])
+async def test_a_group_that_breaks_a_kept_connection_goes_out_on_a_fresh_one(phase: str, step: Any) -> None:
+    """Wherever in the group it broke: nothing was accepted."""
+    async with SmtpServer(extensions=("PIPELINING",)) as server:
+        async with relays_to(relay_to(server, timeout=Duration(0.3))) as relays:
+            await warm(relays, server)
+            server.script(phase, step)
+            await relays.send(ENVELOPE)
+        assert [mail.connection for mail in server.mails] == [1, 2]
 
 
 # Addresses that need SMTPUTF8 --------------------------------------------------------------------

@@ -20,7 +20,7 @@ class Allowed:
 
 async def waiting(places: Places) -> "asyncio.Task[None]":
     """Someone who wants a place, and has come as far as to wait for one."""
-    task = asyncio.create_task(places.take())
+    task = asyncio.create_task(places.take(60))
     await asyncio.sleep(0)
     return task
 
@@ -28,7 +28,7 @@ async def waiting(places: Places) -> "asyncio.Task[None]":
 async def test_places_are_given_in_turn() -> None:
     """Who came first gets the next one, and nobody gets past those who wait."""
     places = Places(Allowed(1))
-    await places.take()
+    await places.take(60)
     first, second = await waiting(places), await waiting(places)
     places.leave()
     third = await waiting(places)
@@ -45,7 +45,7 @@ async def test_places_are_given_in_turn() -> None:
 async def test_who_gave_up_is_passed_over() -> None:
     """A place isn't kept for someone who is gone."""
     places = Places(Allowed(1))
-    await places.take()
+    await places.take(60)
     gone, next_one = await waiting(places), await waiting(places)
     gone.cancel()
     places.leave()
@@ -57,7 +57,7 @@ async def test_who_gave_up_is_passed_over() -> None:
 async def test_a_place_given_to_one_who_gives_up_goes_on() -> None:
     """Cancelled between being given a place and taking it: the next one gets it."""
     places = Places(Allowed(1))
-    await places.take()
+    await places.take(60)
     gone, next_one = await waiting(places), await waiting(places)
     places.leave()
     gone.cancel()
@@ -72,7 +72,7 @@ async def test_fewer_places_are_heeded_as_they_come_back() -> None:
     allowed = Allowed(3)
     places = Places(allowed)
     for _ in range(3):
-        await places.take()
+        await places.take(60)
     allowed.number = 1
     first, second = await waiting(places), await waiting(places)
     places.leave()
