@@ -50,28 +50,34 @@ class _Scan:
             start = self._html.find("<", self._at)
             if start < 0 or start > self._last_end:
                 break
-            yield from self._text(start)
-            yield from self._marked(start)
-        yield from self._text(len(self._html))
+            if start > self._at:
+                yield _unescaped(self._html[self._at : start])
+            if marked := self._marked(start):
+                yield marked
+        if rest := self._html[self._at :]:
+            yield _unescaped(rest)
 
-    def _text(self, end: int) -> Iterator[str]:
-        if end > self._at:
-            yield _unescaped(self._html[self._at : end])
-        self._at = end
-
-    def _marked(self, start: int) -> Iterator[Tag | str]:
+    def _marked(self, start: int) -> Tag | str | None:
         """What begins with `<`: a tag, something left out, or that character itself."""
         if found := _TAG.match(self._html, start):
-            self._at = self._tag_end(found.end())
-            name = found[2].lower()
-            yield Tag(name, _attributes(self._html[found.end() : self._at - 1]), bool(found[1]))
-            if name in _RAW and not found[1]:
-                self._skip_raw(name)
-        elif _ASIDE.match(self._html, start):
+            return self._tag(found)
+        if _ASIDE.match(self._html, start):
             self._at = self._aside_end(start)
+            return None
+        self._at = start + 1
+        return "<"
+
+    def _tag(self, found: re.Match[str]) -> Tag:
+        begin, name, closing = found.end(), found[2].lower(), bool(found[1])
+        if self._html[begin] == ">":  # as nearly all are
+            self._at = begin + 1
+            attributes = {}
         else:
-            self._at = start + 1
-            yield "<"
+            self._at = self._tag_end(begin)
+            attributes = _attributes(self._html[begin : self._at - 1])
+        if name in _RAW and not closing:
+            self._skip_raw(name)
+        return Tag(name, attributes, closing)
 
     def _tag_end(self, at: int) -> int:
         """Where a tag ends: after the first `>` that no quotes are around."""

@@ -12,6 +12,9 @@ _BLOCKS = frozenset(
     | {"form", "header", "main", "nav", "section", "tbody", "tfoot", "thead", "tr"}
 )
 _PARAGRAPHS = frozenset({"blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"})
+_APART = _BLOCKS | _PARAGRAPHS
+_MAY_BE_HIDDEN = frozenset({"div", "span", "table"})
+"""Only tags that have to be closed count as hidden."""
 _UNDERLINES = {"h1": "=", "h2": "-"}
 _RULE = "-" * 40
 _QUOTE = "> "
@@ -206,7 +209,8 @@ class _Reader:
     def _read_text(self, text: str) -> None:
         if self._dropping:
             return
-        text = text.translate(_INVISIBLE)
+        if not text.isascii():
+            text = text.translate(_INVISIBLE)
         if self._preformatted:
             self._write_preformatted(text)
         else:
@@ -219,10 +223,12 @@ class _Reader:
         self.page.write(text)
 
     def _space(self, tag: str) -> None:
+        if tag not in _APART:
+            return
         nested = tag in {"ul", "ol"} and bool(self._lists)
         if tag in _PARAGRAPHS and not nested:
             self.page.end_paragraph()
-        elif tag in _BLOCKS or nested:
+        else:
             self.page.end_line()
 
     def _write_preformatted(self, text: str) -> None:
@@ -291,9 +297,10 @@ class _Reader:
 
 
 def _is_dropped(tag: str, attributes: dict[str, str]) -> bool:
-    """Whether the element is not for reading; only tags that have to be closed count as hidden."""
-    hidden = "hidden" in attributes or _HIDDEN.search(attributes.get("style", "")) is not None
-    return tag in _DROPPED or (hidden and tag in {"div", "span", "table"})
+    """Whether the element is not for reading."""
+    if tag not in _MAY_BE_HIDDEN or not attributes:
+        return tag in _DROPPED
+    return "hidden" in attributes or _HIDDEN.search(attributes.get("style", "")) is not None
 
 
 def _number(text: str) -> int:
