@@ -4,7 +4,7 @@ The standard library's parser looks for what is never closed over and over: a hu
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from html import unescape
 from typing import NamedTuple
 
@@ -25,20 +25,23 @@ class Tag(NamedTuple):
     closing: bool
 
 
-def pieces(html: str) -> Iterator[Tag | str]:
+def pieces(html: str, attributes_of: Collection[str] | None = None) -> Iterator[Tag | str]:
     """Take HTML apart into its tags and its text, comments and the like left out.
+
+    With `attributes_of`, attributes are read of the tags with these names alone, and all others have none.
 
     What browsers forgive is forgiven. What is never closed costs no content: a tag without an end is text,
     a comment without one ends as a tag does, and so does a quoted value.
     """
-    return _Scan(html).pieces()
+    return _Scan(html, attributes_of).pieces()
 
 
 class _Scan:
     """One way through a page. What was looked for in vain once is not looked for again."""
 
-    def __init__(self, html: str) -> None:
+    def __init__(self, html: str, attributes_of: Collection[str] | None) -> None:
         self._html = html
+        self._attributes_of = attributes_of
         self._at = 0
         self._last_end = html.rfind(">")
         self._last_comment_end = html.rfind("-->")
@@ -69,12 +72,13 @@ class _Scan:
 
     def _tag(self, found: re.Match[str]) -> Tag:
         begin, name, closing = found.end(), found[2].lower(), bool(found[1])
+        attributes = {}
         if self._html[begin] == ">":  # as nearly all are
             self._at = begin + 1
-            attributes = {}
         else:
             self._at = self._tag_end(begin)
-            attributes = _attributes(self._html[begin : self._at - 1])
+            if self._attributes_of is None or name in self._attributes_of:
+                attributes = _attributes(self._html[begin : self._at - 1])
         if name in _RAW and not closing:
             self._skip_raw(name)
         return Tag(name, attributes, closing)

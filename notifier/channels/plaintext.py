@@ -15,6 +15,8 @@ _PARAGRAPHS = frozenset({"blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "ol",
 _APART = _BLOCKS | _PARAGRAPHS
 _MAY_BE_HIDDEN = frozenset({"div", "span", "table"})
 """Only tags that have to be closed count as hidden."""
+_OF_INTEREST = _MAY_BE_HIDDEN | {"a", "img", "ol"}
+"""The tags whose attributes count."""
 _UNDERLINES = {"h1": "=", "h2": "-"}
 _RULE = "-" * 40
 _QUOTE = "> "
@@ -39,7 +41,7 @@ def text_from_html(html: str) -> str:
     never content, and no more time than other HTML.
     """
     reader = _Reader()
-    for piece in pieces(html[:LONGEST]):
+    for piece in pieces(html[:LONGEST], _OF_INTEREST):
         reader.read(piece)
     return reader.page.text()
 

@@ -97,3 +97,11 @@ def test_pages_are_read_as_browsers_read_them(html: str, expected: Seen) -> None
 def test_what_is_never_closed_costs_no_content(html: str) -> None:
     """Neither an open tag, nor a quote, nor a comment takes the rest of the page with it."""
     assert "kept" in "".join(piece for piece in pieces(html) if isinstance(piece, str))
+
+
+def test_attributes_are_read_where_they_are_of_interest() -> None:
+    """Reading them takes longer than the rest of a tag; where it ends doesn't depend on it."""
+    html = "<td title='a > b'>x<a href='y > z'>"
+    first, text, second = pieces(html, {"a"})
+    assert (first, text) == (Tag("td", {}, closing=False), "x")
+    assert second == Tag("a", {"href": "y > z"}, closing=False)
