@@ -42,7 +42,7 @@ DELIVERED = Decision(status=JobState.COMPLETED, outcome=Outcome.DELIVERED, spent
 
 
 def decide(
-    error: DeliveryError | None,
+    error: DeliveryError,
     job: Job,
     *,
     schedule: Sequence[float],
@@ -52,14 +52,12 @@ def decide(
     paused_until: float = 0.0,
     on_unknown: Literal["retry", "fail"] = "retry",
 ) -> Decision:
-    """Decide what one attempt's outcome means; `error` None means delivered.
+    """Decide what an attempt that ended with an error means; what ended with a receipt is `DELIVERED`.
 
     `schedule` holds the seconds to wait after the 1st, 2nd … spent attempt, `random` gives 0 ≤ x < 1
     for jitter, and `paused_until` is when the lane goes on where the provider was at fault. `on_unknown` says
     whether what may have arrived is tried again.
     """
-    if error is None:
-        return DELIVERED
     why = JobError(printable(str(error.code), MAX_CODE), printable(error.message))
     if isinstance(error, Unavailable):
         return _again(Outcome.RETRY, max(now, paused_until), why, spent=False)
