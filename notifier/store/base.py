@@ -187,7 +187,8 @@ class Store(Protocol):
     def settle(self, settlement: Settlement) -> Future[bool]:
         """Write down what became of a claimed job. False: the claim is no longer ours, nothing is changed.
 
-        What was handed in before, by any method, is written before. This itself raises nothing.
+        What was handed in before is written before, save events to be added, of which many may wait. This
+        itself raises nothing.
         """
 
     async def kept_content(self, job_id: str) -> bytes | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from notifier.store.base import WINDOW_BYTES
-from notifier.store.queries import SQL, mark_claimed, read
+from notifier.store.queries import SQL, read
 from notifier.store.rows import json_text, seconds
 
 
@@ -36,7 +36,7 @@ class Claiming(msgspec.Struct, kw_only=True):
         while lanes and left and self._has_room:
             part = min(left, max(1, (self.limit - len(self.taken)) // len(lanes)))
             found = self._due_of_lanes(database, lanes, part)
-            mark_claimed(database, self._fitting(found), self.now, self.until)
+            self._claim(database, self._fitting(found))
             counts = Counter(lane for lane, _, _ in found)
             lanes = [lane for lane, count in counts.items() if count == part]
             left -= part
@@ -58,6 +58,9 @@ class Claiming(msgspec.Struct, kw_only=True):
             per_lane=part,
         )
         return found
+
+    def _claim(self, database: sqlite3.Connection, seqs: Sequence[int]) -> None:
+        database.execute(SQL["claim"], {"seqs": json_text(seqs), "now": self.now, "until": self.until})
 
     def _fitting(self, found: Sequence[tuple[str, int, int]]) -> list[int]:
         """The row numbers of as many of these as there is room for, now taken."""

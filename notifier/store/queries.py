@@ -1,7 +1,7 @@
 """What the parts of the SQLite store share: its queries by name, and how sets go in and come out."""
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ from notifier.errors import IllegalTransitionError, NotFoundError
 from notifier.model import EventRecord, Job, JobState
 from notifier.store import rows, sql
 from notifier.store.base import JobFilter
-from notifier.store.rows import json_text, micros
+from notifier.store.rows import micros
 
 SQL = sql.load("sqlite.sql")
 
@@ -86,8 +86,3 @@ def seq_in_state(
     if status not in allowed:
         raise IllegalTransitionError(job_id, status, action)
     return seq
-
-
-def mark_claimed(database: sqlite3.Connection, seqs: Sequence[int], now: int, until: int) -> None:
-    """Claim rows that are PENDING: each gets its next fence."""
-    database.execute(SQL["claim"], {"seqs": json_text(seqs), "now": now, "until": until})

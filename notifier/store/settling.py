@@ -35,6 +35,7 @@ def _all_settled(database: sqlite3.Connection, settlements: Sequence[Settlement]
 def _settled_apart(database: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[bool]:
     """Settle those that can be, with all that goes with it."""
     claims = [(each.job_id, each.claim) for each in settlements]
+    # By index: None where the claim is lost, else the row of a job of which something is kept.
     unusual: dict[int, int | None] = dict(read(database, "stale_or_kept", claims=json_text(claims)))
     live: dict[str, int] = {}
     for index, each in enumerate(settlements):

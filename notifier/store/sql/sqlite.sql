@@ -100,8 +100,7 @@ SELECT json_group_array(json_array(
     job.id, job.channel, job.route, job.endpoint, job.destination, job.template, job.locale, job.lane,
     job.attempts, job.max_attempts, job.claim, job.error_code, job.error_message, job.created_at,
     job.category, json(job.addressed), job.kept,
-    event.id, event.type, event.data, event.created_at, event.tenant, event.idempotency_key,
-    event.fingerprint, event.deliver_at
+    {event_columns}
 ))
 FROM json_each(:seqs) AS wanted
 JOIN job ON job.seq = wanted.value
