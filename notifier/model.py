@@ -38,7 +38,7 @@ class JobState(StrEnum):
     PENDING = "PENDING"
     """Waits for its `next_attempt_at`: a first try, a retry, or a scheduled delivery."""
     PROCESSING = "PROCESSING"
-    """Claimed by a live worker."""
+    """Claimed by a live process: a worker has it, or it waits in memory for one."""
     COMPLETED = "COMPLETED"
     """The receiver took it."""
     FAILED = "FAILED"
@@ -60,7 +60,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 REQUEUEABLE = frozenset(JobState) - {JobState.PROCESSING}
 """The states an operator may requeue from; a PENDING job becomes due now. Only its worker ends PROCESSING."""
 CANCELLABLE = frozenset({JobState.PENDING})
-"""The states an operator may cancel from."""
+"""The states an operator may cancel from; one that is claimed, and not begun, is let go of first."""
 
 
 class Priority(IntEnum):
@@ -337,6 +337,7 @@ def _tokens() -> list[str]:
     return [digits[start : start + 20] for start in range(0, len(digits), 20)]
 
 
+# Endless, and one call into C for each id: a Python function around it would cost more than its work.
 _token = chain.from_iterable(iter(_tokens, None)).__next__
 
 

@@ -191,7 +191,7 @@ def requeue(
 @click.argument("job", nargs=-1, required=True)
 @server_and_output
 def cancel(job: tuple[str, ...], server: Server, as_json: bool) -> None:
-    """Withdraw each JOB that is PENDING."""
+    """Withdraw each JOB that no worker has begun."""
     _change_each(server, job, "cancel", as_json=as_json)
 
 

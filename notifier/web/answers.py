@@ -204,7 +204,10 @@ def _told(job: Job) -> str | None:
 
 
 def _first_status(job: Job) -> JobState:
-    """Say how a job was born: FAILED where its destination couldn't be made out, else PENDING."""
+    """Say how a job was born: FAILED where its destination couldn't be made out, else PENDING.
+
+    Whether it was claimed at once, an app need not know, and a duplicate's jobs no longer tell.
+    """
     return JobState.FAILED if job.destination is None else JobState.PENDING
 
 
