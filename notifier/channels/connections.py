@@ -51,15 +51,16 @@ class Connections:
             self._deadlines.watch(line)
         return line
 
-    async def connect(self, origin: Origin, until: float, dial: Dial) -> Line:
-        """Wait for a place, and take a line: a new one, unless one came back meanwhile.
+    async def connect(self, origin: Origin, until: float, dial: Dial, *, anew: bool = False) -> Line:
+        """Wait for a place, and take a line: a new one, unless one came back meanwhile and will do.
 
         `dial` hears what becomes of it. Raises what aiohttp's connector does, and DeliveryError. To be run
         under the deadline: that watches over the line only once it is there.
         """
         await self._enter()
         try:
-            line = self._find_idle(origin) or await self._dialled(origin, dial)
+            kept = None if anew else self._find_idle(origin)
+            line = kept or await self._dialled(origin, dial)
         except BaseException:
             self._leave()
             raise

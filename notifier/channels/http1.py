@@ -17,8 +17,7 @@ from notifier.channels.mishaps import meaning
 from notifier.channels.proxy import Proxy
 from notifier.channels.routes import Origin, Routes
 from notifier.channels.transport import Answer, PreparedRequest
-from notifier.errors import DeliveryError, Transient, Unknown
-from notifier.model import Timings
+from notifier.errors import DeliveryError, Transient
 
 _LOOK_UPS_EACH, _MOST_LOOK_UPS = 4, 512
 """Name look-ups that there may be for each connection, and in all: some outlive their delivery."""
@@ -70,7 +69,8 @@ class HttpTransport:
         """Send one request; see `Transport.send`.
 
         A kept connection that the receiver closed before it answered is common (it closes idle ones just
-        as we write), so the request is sent once more at once, under the same id and deadline.
+        as we write), so the request is sent once more at once, under the same id and deadline: over a new
+        one, as a receiver that was started anew has lost them all.
         """
         connections = self.connections
         if connections is None:
@@ -79,13 +79,15 @@ class HttpTransport:
         wire, until = route.bytes_of(request), self._loop.time() + deadline_seconds
         before, again = NOTHING, False
         while True:
-            line = connections.take(route.origin, until)
+            line = None if again else connections.take(route.origin, until)
             if line is None:
-                line, before = await _connected(connections, route.origin, until, before)
+                dial = Dial(before)
+                line = await _connected(connections, route.origin, until, dial, anew=again)
+                before = dial.timings()
             answer = line.ask(wire, before)
             try:
                 return await answer
-            except Unknown:
+            except Transient:
                 if again or not line.went_stale:
                     raise
                 before, again = line.timings(), True
@@ -95,19 +97,17 @@ class HttpTransport:
 
 
 async def _connected(
-    connections: Connections, origin: Origin, until: float, before: Timings
-) -> tuple[Line, Timings]:
-    """Find a connection that isn't there yet; returns what the request has cost by then, too."""
-    dial = Dial(before)
+    connections: Connections, origin: Origin, until: float, dial: Dial, *, anew: bool
+) -> Line:
+    """Find a connection that isn't there yet; `anew`: one that never served."""
     try:
         async with asyncio.timeout_at(until):
-            line = await connections.connect(origin, until, dial)
+            return await connections.connect(origin, until, dial, anew=anew)
     except DeliveryError as error:
         error.timings = dial.timings()
         raise
     except (aiohttp.ClientError, OSError) as error:
         raise meaning(error, dial) from error
-    return line, dial.timings()
 
 
 class CatcherTransport:

@@ -36,6 +36,14 @@ _PIECE = 256 * 1024
 _SWITCHING_PROTOCOLS = 101
 _INFORMATIONAL = 1
 
+_LOST = (
+    "connection_lost",
+    "the connection was lost before the answer came",
+    "the connection was lost before the request was sent",
+)
+_LATE = ("timeout", "no answer came in time", "the request could not be sent in time")
+"""The code of what went wrong, and what it is where all of a request was sent, and where not."""
+
 
 class Owner(Protocol):
     """Who has lines, and hears of each that it is free or gone."""
@@ -107,7 +115,7 @@ class Line(asyncio.Protocol):
         answer = self._answer = self._loop.create_future()
         transport = self.transport
         if transport is None:
-            self._fail(_lost())
+            self._fail(self._unanswered(*_LOST))
         # Of a connection that is closing, `connection_lost` says why.
         elif not transport.is_closing():
             if len(request) > _LARGE_REQUEST:
@@ -117,8 +125,7 @@ class Line(asyncio.Protocol):
                 transport.write(request)
                 self._sent = len(request)
             if self._early:
-                early, self._early = self._early, b""
-                self.data_received(early)
+                self.data_received(self._early)
         return answer
 
     def give_up(self, answer: asyncio.Future[Answer]) -> None:
@@ -129,7 +136,7 @@ class Line(asyncio.Protocol):
 
     def expire(self) -> None:
         """End the exchange: its time is over. Once the status is in, that stands."""
-        self._end_early(Unknown("no answer came in time", code="timeout", lane_fault=True))
+        self._end_early(self._unanswered(*_LATE))
 
     def close(self) -> None:
         """Let go of it at once: TLS would wait half a minute for the farewell of a peer that sends none."""
@@ -158,6 +165,7 @@ class Line(asyncio.Protocol):
     def _finish(self, *, keep: bool) -> None:
         """Hand the answer over; the line serves again if all of the request went out."""
         answer, whole = self._stop()
+        whole = whole and not self._early  # who spoke first may be about to answer once more
         if not answer.done():
             answer.set_result(Answer(cast("int", self._status), self._body, self.timings(), self._told))
         self.served = True
@@ -178,14 +186,26 @@ class Line(asyncio.Protocol):
         else:
             self._finish(keep=False)
 
+    def _unanswered(self, code: str, problem: str, unsent_problem: str) -> DeliveryError:
+        """No answer came. Whether the receiver has the request is unknown only if all of it went out."""
+        if self._sent and not self._unsent:
+            return Unknown(problem, code=code, lane_fault=True)
+        return Transient(unsent_problem, code=code, lane_fault=True)
+
+    @property
+    def _unsent(self) -> int:
+        """Bytes of the request that the system didn't take, as far as can be told."""
+        waiting = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        return waiting + len(self._rest)
+
     def _stop(self) -> tuple[asyncio.Future[Answer], bool]:
         """Wait for the answer no more, nor write what is left; returns it, and whether all was written."""
         answer, self._answer = self._answer, None
-        unsent = 0 if self.transport is None else self.transport.get_write_buffer_size()
-        whole = not unsent and not self._rest
-        if not whole:
-            self._sent, self._rest = max(0, self._sent - unsent), memoryview(b"")
-        return cast("asyncio.Future[Answer]", answer), whole
+        unsent = self._unsent
+        if unsent:
+            self._sent = max(0, self._sent + len(self._rest) - unsent)
+            self._rest = memoryview(b"")
+        return cast("asyncio.Future[Answer]", answer), not unsent
 
     def _let_go(self) -> None:
         if self.owner is not None:
@@ -250,7 +270,7 @@ class Line(asyncio.Protocol):
         self.gone.set_result(None)
         if self._answer is not None:
             self.went_stale = self.served and not self._came
-            self._end_early(_lost())
+            self._end_early(self._unanswered(*_LOST))
         elif self.owner is not None:
             self.owner.lost(self)
 
@@ -296,7 +316,3 @@ def _unreadable(reason: str) -> Transient:
     """What is wrong with an answer is said without any of its bytes."""
     problem = f"the answer can't be read: {reason.strip().lower() or 'it is not HTTP'}"
     return Transient(problem, code="bad_response", lane_fault=True)
-
-
-def _lost() -> Unknown:
-    return Unknown("the connection was lost before the answer came", code="connection_lost", lane_fault=True)

@@ -492,6 +492,26 @@ async def test_a_kept_connection_costs_no_connecting() -> None:
     assert first.received == second.received == len(b"thanks")
 
 
+async def test_what_is_sent_again_goes_over_a_new_connection() -> None:
+    """A receiver that was started anew has lost all that were kept: one attempt doesn't meet two of them."""
+    connections, both = 0, asyncio.Barrier(2)
+
+    async def serve_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"xx")
+        if connections <= 2:
+            await both.wait()
+        writer.write(OK)
+        await reader.read(1)  # and is closed
+
+    async with serving(serve_once) as url, opened(connections=2) as transport:
+        await asyncio.gather(post(transport, url), post(transport, url))
+        assert len(idle(transport)) == 2
+        assert (await post(transport, url)).status == 200
+        assert connections == 3
+
+
 async def test_what_was_sent_twice_counts_twice() -> None:
     """Of a request that was sent again on another connection, all the time and bytes are told."""
     async with Receiver(answer(), then_close(b""), answer()) as receiver, opened() as transport:

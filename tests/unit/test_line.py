@@ -130,6 +130,16 @@ async def test_an_answer_before_the_first_request_is_its_answer() -> None:
     assert pool.ends == [False]
 
 
+async def test_a_line_whose_peer_spoke_first_serves_no_more() -> None:
+    """It may be about to answer what it was asked, too: that must not be the next request's answer."""
+    line, _ = new_line()
+    line.owner = pool = Pool()
+    line.data_received(OK)
+    assert line.ask(b"POST").result().status == 200
+    assert pool.ends == [False]
+    assert not line.is_open
+
+
 async def test_the_end_of_a_connection_may_end_its_answer() -> None:
     """Once the status is in, what came of the body is the answer's; before, there is none."""
     line, pool, answered = asked()
@@ -228,9 +238,40 @@ async def test_what_is_wrong_with_an_answer_is_told_without_its_bytes() -> None:
     assert "220" not in failed.message
 
 
-async def test_a_request_on_a_line_that_was_lost_meanwhile_fails() -> None:
-    """Nothing was written, and nothing is waited for."""
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_request_on_a_line_that_was_lost_meanwhile_was_not_sent(told: bool) -> None:
+    """Whether its end was told before or is about to be: nothing was written, and that is known."""
     line, wire = new_line()
+    if told:
+        line.connection_lost(None)
+    wire.aborted = True
+    answered = line.ask(b"POST")
+    if not told:
+        line.connection_lost(None)
+    failed = answered.exception()
+    assert type(failed) is Transient
+    assert (failed.code, failed.timings and failed.timings.sent, wire.written) == ("connection_lost", 0, [])
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_who_was_not_sent_all_of_a_request_does_not_have_it(late: bool) -> None:
+    """Only what went out whole may be there though no answer came."""
+    line, _ = new_line()
+    line.pause_writing()
+    answered = line.ask(b"x" * 5_000_000)
+    if late:
+        line.expire()
     line.connection_lost(None)
-    assert isinstance(line.ask(b"POST").exception(), Unknown)
-    assert wire.written == []
+    failed = answered.exception()
+    assert type(failed) is Transient
+    assert failed.code == ("timeout" if late else "connection_lost")
+
+
+async def test_what_the_system_did_not_take_in_time_was_not_sent() -> None:
+    """Of a small request, too."""
+    line, wire = new_line()
+    answered = line.ask(b"POST")
+    wire.unsent = 1
+    line.expire()
+    failed = answered.exception()
+    assert (type(failed), failed and str(failed)) == (Transient, "the request could not be sent in time")
