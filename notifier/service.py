@@ -259,7 +259,8 @@ class Notifier:
 
     async def ingest(self, incoming: Sequence[Incoming]) -> list[Added]:
         """Take validated events, all or none; the answers are in their order. Raises as `submit` does."""
-        return await self.intake.take(incoming)
+        # Whoever stops waiting doesn't keep the intake from hearing what became of it.
+        return await asyncio.shield(self.intake.take(incoming))
 
     # Endpoints -----------------------------------------------------------------------------------
 

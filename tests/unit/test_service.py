@@ -88,6 +88,12 @@ async def notifier(tmp_path: Path, receiver: Receiver) -> AsyncIterator[Notifier
         receiver.open.set()
 
 
+async def ticks() -> None:
+    """Let whatever is ready run, and what that makes ready."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def reopened(folder: Path) -> SqliteStore:
     """The store as the next process finds it."""
     store = SqliteStore(folder / "notifier.db")
@@ -165,6 +171,37 @@ async def test_a_caller_cancelled_before_its_commit_gets_its_event_delivered(
     await holding
     (taken,) = await receiver.seen(1)
     assert (await only_job(store)).id == taken
+
+
+async def test_a_cancelled_caller_behind_many_others_gets_its_event_delivered(
+    notifier: Notifier, receiver: Receiver
+) -> None:
+    """However late the commit comes, its job isn't given back before, to be held until its claim ends."""
+    store = notifier.store
+    assert isinstance(store, SqliteStore)
+    await notifier.submit(event())
+    await receiver.seen(1)
+    await ticks()  # by then it is known that nothing older waits
+    busy, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(_database: object) -> None:
+        loop.call_soon_threadsafe(busy.set)
+        go_on.wait(10)
+
+    holding = asyncio.create_task(store._write(hold))
+    await busy.wait()
+    others = [asyncio.create_task(notifier.submit(Event(type="nobody.wants", data={}))) for _ in range(1000)]
+    posting = asyncio.create_task(notifier.submit(event()))
+    await asyncio.sleep(0)
+    posting.cancel()
+    await asyncio.wait([posting])
+    await ticks()
+    go_on.set()
+    await asyncio.gather(holding, *others)
+    async with asyncio.timeout(5):
+        await receiver.seen(2)
+    assert notifier.dispatcher._coming == 0
 
 
 async def test_an_event_whose_commit_is_of_unknown_result_is_delivered_if_it_is_stored(
