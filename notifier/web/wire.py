@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
     """One connection: its requests are taken one after the other, each once that before it is answered."""
 
     __slots__ = (
-        "_body",
+        "_begun",
         "_held",
         "_missing",
         "_received",
@@ -112,8 +112,8 @@ class Connection(asyncio.Protocol):
         self._wire = wire
         self._received = b""
         """What has come and isn't taken: whole requests, and the start of one."""
-        self._body: list[bytes] = []
-        """The start of a request whose body comes in pieces, to be joined when nothing is missing."""
+        self._begun = bytearray()
+        """The start of a request whose body comes in pieces: put together at once, as crumbs take room."""
         self._missing = 0
         self._storing = False
         """Whether a post is under way, and not answered yet."""
@@ -138,18 +138,18 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """End: what is being stored is stored, but nobody is told. What had not come in full is nothing."""
         self._received = b""
-        self._body.clear()
+        self._begun.clear()
         self._wire.forget(self)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
         if self._missing > 0:
-            self._body.append(data)
+            self._begun += data
             self._missing -= len(data)
             if self._missing > 0:
                 return
-            data = b"".join(self._body)
-            self._body.clear()
+            data = bytes(self._begun)
+            self._begun.clear()
         self._received += data
         if not self._storing and not self._unread:
             self._advance()
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
     def _wait_for(self, missing: int) -> bool:
         """Read on: so many bytes of a body are missing, or, if 0, nobody knows how many of a head."""
         if missing:
-            self._body.append(self._received)
+            self._begun += self._received
             self._received = b""
             self._missing = missing
             self._since = self._wire.now()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -265,6 +266,19 @@ async def test_a_body_may_come_in_many_pieces(wire: Wire, intake: Intake) -> Non
     line = Line(wire)
     line.send(larger[:999])
     assert line.behind == larger[:999]
+
+
+async def test_a_body_in_crumbs_takes_no_more_memory_than_it_is_large(wire: Wire) -> None:
+    """Who sends it two bytes at a time can't make of each some fifty."""
+    line, text = Line(wire), post(body=b" " * MAX_BODY)
+    crumbs = [text[start : start + 2] for start in range(0, len(text) - 2, 2)]
+    tracemalloc.start()
+    try:
+        for each in crumbs:
+            line.send(bytes(bytearray(each)))
+        assert tracemalloc.get_traced_memory()[0] < 2 * MAX_BODY
+    finally:
+        tracemalloc.stop()
 
 
 async def test_an_array_is_answered_with_an_array(wire: Wire, intake: Intake) -> None:
