@@ -62,6 +62,7 @@ _canonical = msgspec.json.Encoder(order="deterministic")
 _MEMBERS = len('{"type":"","data":}')
 _TENANT = len(',"tenant":""')
 _KEY = len(',"idempotency_key":""')
+_TIME = len(',"deliver_at":"2026-01-01T00:00:00Z"')
 _SHORTEST = len(',"data":0')
 """Bytes that fields take beside their values, and those of the shortest field that can stand twice."""
 
@@ -256,6 +257,8 @@ def _has_room(posted: _Posted, size: int) -> bool:
         taken += _TENANT + len(posted.tenant)
     if posted.idempotency_key is not None:
         taken += _KEY + len(posted.idempotency_key)
+    if posted.deliver_at is not None:
+        taken += _TIME
     return size >= taken + _SHORTEST
 
 

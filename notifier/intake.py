@@ -111,15 +111,17 @@ class Intake:
             self._dispatcher.perhaps_stored(submissions)
 
     def _took(self, submissions: Sequence[Submission], added: Sequence[Added]) -> None:
-        repeated = [made for made, each in zip(submissions, added, strict=True) if each.duplicate]
-        if repeated:
-            for _ in repeated:
-                self._metrics.duplicates.inc()
-            self._dispatcher.not_stored(repeated)
-        fresh = [each for each in added if not each.duplicate] if repeated else added
+        fresh = [each for each in added if not each.duplicate]
+        if len(fresh) < len(added):
+            self._repeated([made for made, each in zip(submissions, added, strict=True) if each.duplicate])
         for each in fresh:
             self._count(each.jobs)
         self._dispatcher.stored(fresh)
+
+    def _repeated(self, submissions: Sequence[Submission]) -> None:
+        for _ in submissions:
+            self._metrics.duplicates.inc()
+        self._dispatcher.not_stored(submissions)
 
     def _count(self, jobs: Sequence[Job]) -> None:
         self._metrics.accepted.inc()
