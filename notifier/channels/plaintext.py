@@ -154,29 +154,6 @@ class _Reader:
         self._link: tuple[str, list[str]] | None = None
         """Where the open link leads, and what it shows."""
         self._preformatted = 0
-        self._openers: dict[str, Callable[[dict[str, str]], None]] = {
-            "a": self._open_link,
-            "blockquote": lambda _: self._open_quote(),
-            "br": lambda _: self.page.break_line(),
-            "hr": lambda _: self._rule(),
-            "img": lambda attributes: self._write(attributes.get("alt", "")),
-            "li": lambda _: self._open_item(),
-            "ol": lambda attributes: self._open_list(_number(attributes.get("start", ""))),
-            "pre": lambda _: self._count_preformatted(1),
-            "ul": lambda _: self._open_list(None),
-        }
-        self._closers: dict[str, Callable[[], None]] = {
-            "a": self._close_link,
-            "blockquote": self._close_quote,
-            "h1": lambda: self.page.underline(_UNDERLINES["h1"]),
-            "h2": lambda: self.page.underline(_UNDERLINES["h2"]),
-            "li": self._close_item,
-            "ol": self._close_list,
-            "pre": lambda: self._count_preformatted(-1),
-            "td": self.page.end_cell,
-            "th": self.page.end_cell,
-            "ul": self._close_list,
-        }
 
     def read(self, piece: Tag | str) -> None:
         """Go on with a tag or some text."""
@@ -197,15 +174,15 @@ class _Reader:
             self._dropping.append(tag)
         else:
             self._space(tag)
-            self._openers.get(tag, _nothing)(attributes)
+            _OPENERS.get(tag, _nothing)(self, attributes)
 
     def _close(self, tag: str) -> None:
         if self._dropping:
             if tag == self._dropping[-1]:
                 self._dropping.pop()
             return
-        if closer := self._closers.get(tag):
-            closer()
+        if closer := _CLOSERS.get(tag):
+            closer(self)
         self._space(tag)
 
     def _read_text(self, text: str) -> None:
@@ -216,9 +193,10 @@ class _Reader:
         if self._preformatted:
             self._write_preformatted(text)
         else:
-            self._write(text)
+            self.write(text)
 
-    def _write(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """Go on with some text, its space as HTML has it."""
         text = _SPACE.sub(" ", text)
         if self._link is not None:
             self._link[1].append(text)
@@ -242,19 +220,23 @@ class _Reader:
             self.page.break_line()
             self.page.write_as_is(line)
 
-    def _count_preformatted(self, step: int) -> None:
+    def count_preformatted(self, step: int) -> None:
+        """Keep every space from here on, or no more."""
         self._preformatted = max(0, self._preformatted + step)
 
-    def _rule(self) -> None:
+    def rule(self) -> None:
+        """Draw a line by itself."""
         self.page.end_paragraph()
         self.page.write(_RULE)
         self.page.end_paragraph()
 
-    def _open_link(self, attributes: dict[str, str]) -> None:
-        self._close_link()  # as HTML has it: a link never stands in another
+    def open_link(self, attributes: dict[str, str]) -> None:
+        """Begin a link."""
+        self.close_link()  # as HTML has it: a link never stands in another
         self._link = attributes.get("href", "").strip(), []
 
-    def _close_link(self) -> None:
+    def close_link(self) -> None:
+        """End the link, with where it leads if it doesn't show that."""
         if self._link is None:
             return
         url, written = self._link
@@ -266,33 +248,39 @@ class _Reader:
         if url.rstrip("/") != shown.rstrip("/"):
             self.page.write(f" ({url})" if shown else url)
 
-    def _open_list(self, first: int | None) -> None:
+    def open_list(self, first: int | None) -> None:
+        """Begin a list, numbered from `first` or with bullets."""
         self._lists.append((first, len(self.page.margins)))
 
-    def _close_list(self) -> None:
-        self._close_item()
+    def close_list(self) -> None:
+        """End the list."""
+        self.close_item()
         if self._lists:
             self._lists.pop()
 
-    def _open_item(self) -> None:
-        self._close_item()
+    def open_item(self) -> None:
+        """Begin an item."""
+        self.close_item()
         if not self._lists:
-            self._open_list(None)
+            self.open_list(None)
         number, depth = self._lists[-1]
         if number is not None:
             self._lists[-1] = (number + 1, depth)
         self.page.hang("- " if number is None else f"{number}. ")
 
-    def _close_item(self) -> None:
+    def close_item(self) -> None:
+        """End the item."""
         self.page.end_line()
         if self._lists:
             self.page.dedent(self._lists[-1][1])
 
-    def _open_quote(self) -> None:
+    def open_quote(self) -> None:
+        """Begin a quotation."""
         self._quotes.append(len(self.page.margins))
         self.page.indent(_QUOTE)
 
-    def _close_quote(self) -> None:
+    def close_quote(self) -> None:
+        """End the quotation."""
         self.page.end_line()
         if self._quotes:
             self.page.dedent(self._quotes.pop())
@@ -309,5 +297,31 @@ def _number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else 1
 
 
-def _nothing(_attributes: dict[str, str]) -> None:
+def _nothing(_reader: _Reader, _attributes: dict[str, str]) -> None:
     pass
+
+
+# Not the reader's own: with methods bound to it, each page would be left to the garbage collector.
+_OPENERS: dict[str, Callable[[_Reader, dict[str, str]], None]] = {
+    "a": _Reader.open_link,
+    "blockquote": lambda reader, _: reader.open_quote(),
+    "br": lambda reader, _: reader.page.break_line(),
+    "hr": lambda reader, _: reader.rule(),
+    "img": lambda reader, attributes: reader.write(attributes.get("alt", "")),
+    "li": lambda reader, _: reader.open_item(),
+    "ol": lambda reader, attributes: reader.open_list(_number(attributes.get("start", ""))),
+    "pre": lambda reader, _: reader.count_preformatted(1),
+    "ul": lambda reader, _: reader.open_list(None),
+}
+_CLOSERS: dict[str, Callable[[_Reader], None]] = {
+    "a": _Reader.close_link,
+    "blockquote": _Reader.close_quote,
+    "h1": lambda reader: reader.page.underline(_UNDERLINES["h1"]),
+    "h2": lambda reader: reader.page.underline(_UNDERLINES["h2"]),
+    "li": _Reader.close_item,
+    "ol": _Reader.close_list,
+    "pre": lambda reader: reader.count_preformatted(-1),
+    "td": lambda reader: reader.page.end_cell(),
+    "th": lambda reader: reader.page.end_cell(),
+    "ul": _Reader.close_list,
+}

@@ -1,5 +1,6 @@
 """HTML to text: everything that a reader would read, nothing else."""
 
+import gc
 import time
 
 import pytest
@@ -167,3 +168,16 @@ def test_a_link_ends_where_the_next_begins() -> None:
     assert text_from_html('<a href="https://a.example">one<a href="https://b.example">two</a>') == (
         "one (https://a.example)two (https://b.example)\n"
     )
+
+
+def test_a_page_leaves_nothing_to_the_garbage_collector() -> None:
+    """What a mail was made of is gone with it: collecting it would cost the mails to come."""
+    page = "<h1>x</h1><ul><li><a href=y>z</a></ul><pre>a</pre><table><tr><td>b<td>c</table>"
+    text_from_html(page)
+    gc.collect()
+    gc.disable()
+    try:
+        text_from_html(page)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
