@@ -7,11 +7,10 @@ that are held, since their endpoints are paused. The store is made once and copi
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter, time
 
 import msgspec
@@ -57,7 +56,7 @@ async def _open(plan: Plan) -> AsyncIterator[Opened]:
     size = plan.size(Size(), QUICK)
     sink = Sink()
     await sink.open()
-    with _folder(plan) as empty, _folder(plan) as full:
+    with plan.scratch() as empty, plan.scratch() as full:
         plan.tell(f"backlog: making a store with {size.backlog:,} jobs")
         await _fill(empty, 0, sink.port)
         await _fill(full, size.backlog, sink.port)
@@ -65,12 +64,6 @@ async def _open(plan: Plan) -> AsyncIterator[Opened]:
         notes = [f"the backlog is of {size.backlog:,} jobs, {_stored(full):,.0f} MiB of store"]
         yield Opened({row: partial(_measure, plan, size, sink, each) for row, each in rows.items()}, notes)
     await sink.close()
-
-
-@contextmanager
-def _folder(plan: Plan) -> Iterator[Path]:
-    with TemporaryDirectory(prefix="notifier-bench-", dir=plan.folder) as name:
-        yield Path(name)
 
 
 async def _measure(plan: Plan, size: Size, sink: Sink, store: Path) -> Values:

@@ -7,16 +7,16 @@ same body as fast as it can and prints what it took; `load` and `sink` do the sa
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from time import perf_counter, process_time
 from typing import Any
 
 import aiohttp
-import msgspec
 import uvloop
 from aiohttp import web
 from yarl import URL
 
 from benchmarks.events import BODY
+from benchmarks.processes import HOST
+from benchmarks.timing import print_took
 from benchmarks.wire import Load, Sink
 
 CONNECTIONS = 64
@@ -33,7 +33,7 @@ async def server() -> None:
     app.router.add_post("/v1/events", accept)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+    site = web.TCPSite(runner, HOST, 0, backlog=1024)
     await site.start()
     _listening(runner.addresses[0][1])
     await asyncio.Event().wait()
@@ -56,7 +56,7 @@ async def client(url: str, count: int, warm_up: int) -> None:
                 await response.read()
 
         await _posted(post_one, warm_up)
-        await _report(lambda: _posted(post_one, count), count)
+        await print_took(lambda: _posted(post_one, count), count)
 
 
 async def _posted(post_one: Callable[[], Awaitable[None]], count: int) -> None:
@@ -77,7 +77,7 @@ async def load(url: str, count: int, warm_up: int) -> None:
     posting = Load(target.host, target.port, BODY, path=target.path, connections=CONNECTIONS)
     await posting.open()
     await posting.post(warm_up)
-    await _report(lambda: posting.post(count), count)
+    await print_took(lambda: posting.post(count), count)
     await posting.close()
 
 
@@ -89,15 +89,8 @@ async def sink() -> None:
     await asyncio.Event().wait()
 
 
-async def _report(work: Callable[[], Awaitable[Any]], count: int) -> None:
-    began, spent = perf_counter(), process_time()
-    await work()
-    seconds, cpu = perf_counter() - began, process_time() - spent
-    print(msgspec.json.encode({"count": count, "seconds": seconds, "cpu": cpu}).decode(), flush=True)
-
-
 def _listening(port: int) -> None:
-    print(f"listening on http://127.0.0.1:{port}", file=sys.stderr, flush=True)
+    print(f"listening on http://{HOST}:{port}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -4,9 +4,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from time import perf_counter, time
 
 import msgspec
@@ -46,8 +44,8 @@ async def _costs(plan: Plan, jobs: int, lanes: int, delay: float) -> Values:
 
 @asynccontextmanager
 async def _filled(plan: Plan, jobs: int, lanes: int, delay: float) -> AsyncIterator[Store]:
-    with TemporaryDirectory(prefix="notifier-bench-", dir=plan.folder) as folder:
-        store = open_store(file_url(Path(folder) / "notifier.db"), Path(folder))
+    with plan.scratch() as folder:
+        store = open_store(file_url(folder / "notifier.db"), folder)
         await store.open(time())
         numbers = [number % lanes for number in range(jobs)]
         random.Random(7).shuffle(numbers)  # noqa: S311 - the same order every time

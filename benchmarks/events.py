@@ -1,4 +1,7 @@
-"""What is posted: events of 500 bytes, and the configuration and template that make a webhook of each."""
+"""What is posted: events of 500 bytes, and the template and secret that make a webhook of each.
+
+Stands apart from `notifier.bench.events`: peers import it too, where no notifier is installed.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -19,8 +19,9 @@ from msgspec import Struct
 
 from benchmarks.parts import Opened, Part, Plan
 from benchmarks.processes import HOST, Process
-from benchmarks.results import Column, Figure, Values, percentile, ratio
+from benchmarks.results import Column, Figure, Values, ratio
 from benchmarks.serving import EVENTS_PATH, Setup, serving
+from notifier.bench.figures import percentile
 
 _CONFIG = """
 [server]
@@ -200,10 +201,10 @@ async def _run(plan: Plan, size: Size, prepare: Prepare) -> Values:
     async with _serving(plan, size) as (bench, process):
         await prepare(bench)
         spent = process.cpu
-        times = await bench.healthy_times()
+        times = sorted(await bench.healthy_times())
         return {
-            "p50": percentile(times, 50),
-            "p99": percentile(times, 99),
+            "p50": percentile(times, 0.5),
+            "p99": percentile(times, 0.99),
             "cost": (process.cpu - spent) / len(times) * 1e6,
         }
 

@@ -12,10 +12,11 @@ from benchmarks import events
 from benchmarks.open_loop import ArrivalSink, OpenLoad
 from benchmarks.parts import Opened, Part, Plan
 from benchmarks.processes import HOST
-from benchmarks.results import Column, Figure, Values, percentile, value
+from benchmarks.results import Column, Figure, Values, value
 from benchmarks.serving import EVENTS_PATH, delivered, serving, webhooks
 from benchmarks.throughput import Size as ThroughputSize
 from benchmarks.throughput import end_to_end
+from notifier.bench.figures import percentile
 
 PEAK = "notifier: the peak, a closed load"
 HALF = "notifier: half of it, an open load"
@@ -75,7 +76,8 @@ def _times(load: OpenLoad, sink: ArrivalSink, count: int) -> Values:
     between = [max(0.0, later - sooner) for sooner, later in zip(accepted, arrived, strict=True)]
     told: dict[str, float] = {}
     for name, values in (("accept", accepted), ("deliver", between), ("whole", arrived)):
-        told |= {f"{name}_p50": percentile(values, 50), f"{name}_p99": percentile(values, 99)}
+        ranked = sorted(values)
+        told |= {f"{name}_p50": percentile(ranked, 0.5), f"{name}_p99": percentile(ranked, 0.99)}
     return told
 
 

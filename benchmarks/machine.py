@@ -6,7 +6,7 @@ import sqlite3
 from importlib.metadata import version
 from pathlib import Path
 
-_LIBRARIES = ("aiohttp", "aiosmtplib", "aiosqlite", "jinja2", "msgspec", "uvloop", "yarl")
+_LIBRARIES = ("aiohttp", "aiosmtplib", "aiosqlite", "httptools", "jinja2", "msgspec", "uvloop", "yarl")
 
 
 def machine() -> dict[str, str]:

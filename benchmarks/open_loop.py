@@ -8,7 +8,8 @@ from collections import deque
 from time import perf_counter
 
 from benchmarks import events
-from benchmarks.wire import ACCEPTED, Line, Sink, WireError, request
+from benchmarks.wire import Posting, PostingLine, Sink, request
+from notifier.bench.wire import Line
 
 _TICK = 0.001
 """What a timer can do: arrivals are up to so much later than they were meant, at our own cost."""
@@ -22,112 +23,75 @@ class ArrivalSink(Sink):
         self.arrived: dict[int, float] = {}
         """By number of the event, in seconds of `perf_counter`."""
 
-    def took(self, data: bytes) -> None:
+    def took(self, message: bytes) -> None:
         """Note the first arrival of each."""
-        self.arrived.setdefault(events.number_of(data), perf_counter())
-        super().took(data)
+        self.arrived.setdefault(events.number_of(message), perf_counter())
+        super().took(message)
 
 
-class OpenLoad:
+class OpenLoad(Posting):
     """Numbered events, posted over as many connections as it takes, up to a limit."""
 
     def __init__(self, host: str, port: int, *, path: str, connections: int) -> None:
-        self._address = (host, port)
+        super().__init__(host, port, connections=connections)
         self._path = path
-        self._connections = connections
-        self._lines: list[_OpenLine] = []
+        self._host = f"{host}:{port}"
         self._idle: deque[_OpenLine] = deque()
         self._waiting: deque[int] = deque()
-        self._unanswered = 0
-        self._done: asyncio.Future[None] | None = None
         self.meant: dict[int, float] = {}
         """By number, when each was meant to be posted, in seconds of `perf_counter`;"""
         self.answered: dict[int, float] = {}
         """and when its `202` was here."""
 
-    async def open(self) -> None:
-        """Connect."""
-        loop = asyncio.get_running_loop()
-        for _ in range(self._connections):
-            _, line = await loop.create_connection(lambda: _OpenLine(self), *self._address)
-            self._lines.append(line)
-        self._idle.extend(self._lines)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        lines, self._lines = self._lines, []
-        for line in lines:
-            line.transport.close()
-
     async def post(self, count: int, rate: float) -> None:
         """Post the events from 0 on at so many a second; returns once all are answered. Raises WireError."""
-        self._done = asyncio.get_running_loop().create_future()
-        self._unanswered = count
+        done = self._begin(count)
         began, sent = perf_counter(), 0
-        while sent < count and not self._done.done():
+        while sent < count and not done.done():
             due = min(count, int((perf_counter() - began) * rate) + 1)
             for number in range(sent, due):
                 self.meant[number] = began + number / rate
                 self._arrive(number)
             sent = due
             await asyncio.sleep(_TICK)
-        await self._done
+        await done
+
+    def new_line(self) -> Line:
+        """See `Posting`."""
+        line = _OpenLine(self)
+        self._idle.append(line)
+        return line
+
+    def took(self, line: "_OpenLine", answer: bytes) -> None:
+        """Note an answer; its connection takes who waited longest."""
+        if not self._is_accepted(answer):
+            return
+        self.answered[line.number] = perf_counter()
+        if self._waiting:
+            self._post(line, self._waiting.popleft())
+        else:
+            self._idle.append(line)
 
     def _arrive(self, number: int) -> None:
         if self._idle:
-            self._idle.popleft().post(self._request(number), number)
+            self._post(self._idle.popleft(), number)
         else:
             self._waiting.append(number)
 
-    def _request(self, number: int) -> bytes:
-        host, port = self._address
-        return request(self._path, f"{host}:{port}", events.numbered(number))
-
-    def took(self, line: "_OpenLine", data: bytes) -> None:
-        """Note an answer; its connection takes who waited longest."""
-        if not data.startswith(ACCEPTED):
-            self.failed(f"answered {data[:1024]!r}")
-            return
-        self.answered[line.number] = perf_counter()
-        self._unanswered -= 1
-        if self._waiting:
-            number = self._waiting.popleft()
-            line.post(self._request(number), number)
-        else:
-            self._idle.append(line)
-        if not self._unanswered and self._done is not None:
-            self._done.set_result(None)
-
-    def failed(self, problem: str) -> None:
-        """End it."""
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(WireError(problem))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody has closed it."""
-        return bool(self._lines)
+    def _post(self, line: "_OpenLine", number: int) -> None:
+        line.number = number
+        line.transport.write(request(self._path, self._host, events.numbered(number)))
 
 
-class _OpenLine(Line):
-    """A connection with at most one request under way."""
+class _OpenLine(PostingLine):
+    """A connection with at most one request under way, that of an event's `number`."""
 
     number = -1
 
     def __init__(self, load: OpenLoad) -> None:
-        super().__init__()
+        super().__init__(load)
         self._load = load
 
-    def post(self, made: bytes, number: int) -> None:
-        """Post an event."""
-        self.number = number
-        self.transport.write(made)
-
-    def message(self, data: bytes) -> None:
+    def message(self, message: bytes) -> None:
         """Take the answer."""
-        self._load.took(self, data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Fail, unless it was closed on purpose."""
-        if self._load.is_open:
-            self._load.failed(f"the connection was lost: {error}")
+        self._load.took(self, message)

@@ -1,9 +1,10 @@
 """What a part of the benchmarks is, and how its rows take turns."""
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from msgspec import Struct, field
@@ -37,6 +38,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     def all_cpus(self) -> set[int]:
         """The whole machine."""
         return {*self.cpus, *self.other_cpus}
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder where stores are made, gone afterwards with all that is in it."""
+        with TemporaryDirectory(prefix="notifier-bench-", dir=self.folder) as name:
+            yield Path(name)
 
     def size(self, full: _Size, quick: _Size) -> _Size:
         """Which of the two sizes is wanted."""

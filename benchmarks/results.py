@@ -98,13 +98,6 @@ def value(row: str, column: str) -> Callable[[Round], float]:
     return lambda run: run[row][column]
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The least of the values that so many percent of all don't exceed (nearest rank)."""
-    ordered = sorted(values)
-    rank = -(-len(ordered) * percent // 100)
-    return ordered[max(0, int(rank) - 1)]
-
-
 def spreads(rounds: Sequence[Round]) -> dict[str, dict[str, Spread]]:
     """By row and column, what the rounds came to."""
     return {

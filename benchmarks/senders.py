@@ -7,14 +7,13 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from time import perf_counter, process_time
 from typing import Any
 
-import msgspec
 import uvloop
 from aiosmtplib import SMTP
 
 from benchmarks.processes import HOST
+from benchmarks.timing import print_took
 from notifier.channels.relays import Relays
 from notifier.channels.smtp import Envelope
 from notifier.config import Relay
@@ -70,10 +69,7 @@ def _sender(client: SMTP) -> Send:
 
 async def _timed(senders: list[Send], count: int, warm_up: int) -> None:
     await _sent(senders, warm_up)
-    began, spent = perf_counter(), process_time()
-    await _sent(senders, count)
-    told = {"count": count, "seconds": perf_counter() - began, "cpu": process_time() - spent}
-    print(msgspec.json.encode(told).decode(), flush=True)
+    await print_took(lambda: _sent(senders, count), count)
 
 
 async def _sent(senders: list[Send], count: int) -> None:

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
 
-import msgspec
 from msgspec import Struct
 
 from benchmarks import events
@@ -19,7 +18,7 @@ from benchmarks.processes import HOST, Process, free_port, installed
 from benchmarks.results import Column, Figure, Values, ratio
 from benchmarks.senders import MAIL, TEXT
 from benchmarks.serving import Served, Setup, serving
-from benchmarks.throughput import Took
+from benchmarks.timing import Took, read_took
 from benchmarks.wire import Load
 
 CONNECTIONS = 10
@@ -123,7 +122,7 @@ async def _sent_by(role: str, plan: Plan, size: Size) -> Values:
     async with _sink(plan) as port:
         command = (sys.executable, "-m", "benchmarks.senders", role, str(port), *given)
         async with Process(*command, cpus=plan.cpus, talks=True) as process:
-            return msgspec.json.decode(await process.output(), type=Took).values
+            return read_took(await process.output()).values
 
 
 async def _smtp_source(plan: Plan, size: Size) -> Values:

@@ -6,8 +6,6 @@ import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmarks.parts import Plan
 from benchmarks.processes import AS_NOBODY, HOST, Process, free_port, installed
@@ -19,11 +17,11 @@ NEEDS = {"redis-server": "redis-server", "initdb": "postgresql", "postgres": "po
 async def redis(plan: Plan) -> AsyncIterator[str]:
     """Run a Redis that syncs its append-only file at each write; gives its url."""
     port = free_port()
-    with TemporaryDirectory(prefix="notifier-bench-", dir=plan.folder) as folder:
+    with plan.scratch() as folder:
         options = {
             "bind": HOST,
             "port": str(port),
-            "dir": folder,
+            "dir": str(folder),
             "appendonly": "yes",
             "appendfsync": "always",
             "save": "",
@@ -40,17 +38,17 @@ async def postgresql(plan: Plan) -> AsyncIterator[str]:
     """Run a PostgreSQL as it comes, so synced at each commit, as nobody where we are root; gives its url."""
     port = free_port()
     as_nobody = AS_NOBODY if os.geteuid() == 0 else ()
-    with TemporaryDirectory(prefix="notifier-bench-", dir=plan.folder) as folder:
+    with plan.scratch() as folder:
         if as_nobody:
             shutil.chown(folder, "nobody", "nogroup")
-        data = Path(folder, "data")
+        data = folder / "data"
         making = (installed("initdb"), "--auth=trust", "--username=peers", "--no-sync", f"--pgdata={data}")
-        async with Process(*as_nobody, *making, cpus=plan.all_cpus, folder=Path(folder)) as process:
+        async with Process(*as_nobody, *making, cpus=plan.all_cpus, folder=folder) as process:
             await process.succeeded()
         await asyncio.to_thread(os.sync)
         running = (installed("postgres"), "-D", data, "-h", HOST, "-p", str(port), "-k", folder)
         async with Process(
-            *as_nobody, *running, cpus=plan.all_cpus, folder=Path(folder), stop=signal.SIGINT
+            *as_nobody, *running, cpus=plan.all_cpus, folder=folder, stop=signal.SIGINT
         ) as process:
             await process.serves(port)
             yield f"postgresql://peers@{HOST}:{port}/postgres"
@@ -59,5 +57,5 @@ async def postgresql(plan: Plan) -> AsyncIterator[str]:
 @asynccontextmanager
 async def sqlite(plan: Plan) -> AsyncIterator[str]:
     """Give the path of a SQLite file that is not there yet."""
-    with TemporaryDirectory(prefix="notifier-bench-", dir=plan.folder) as folder:
-        yield str(Path(folder, "jobs.db"))
+    with plan.scratch() as folder:
+        yield str(folder / "jobs.db")

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
 
-import msgspec
 from msgspec import Struct
 
 from benchmarks import events
@@ -17,6 +16,7 @@ from benchmarks.parts import Opened, Part, Plan
 from benchmarks.processes import HOST, Process
 from benchmarks.results import Column, Figure, Round, Values, ratio
 from benchmarks.serving import EVENTS_PATH, Served, delivered, hook, serving, webhooks
+from benchmarks.timing import Took, read_took
 from benchmarks.wire import Load, Sink
 
 SERVER = "bare aiohttp server, answering 202"
@@ -41,20 +41,6 @@ class Size(Struct, frozen=True):
 
 
 QUICK = Size(count=2_000, warm_up=300)
-
-
-class Took(Struct, frozen=True, kw_only=True):
-    """What was done in how long, and what the process used for it; as `benchmarks.bare` prints it."""
-
-    count: int
-    seconds: float
-    cpu: float
-    """Seconds of CPU of the measured process."""
-
-    @property
-    def values(self) -> dict[str, float]:
-        """How many a second, and microseconds of CPU for each."""
-        return {"rate": self.count / self.seconds, "cost": self.cpu / self.count * 1e6}
 
 
 @asynccontextmanager
@@ -123,7 +109,7 @@ async def _bare_client(role: str, plan: Plan, size: Size) -> Values:
     sink = Sink()
     await sink.open()
     async with _bare(role, hook(sink.port), str(size.count), str(size.warm_up), plan=plan) as process:
-        took = msgspec.json.decode(await process.output(), type=Took)
+        took = read_took(await process.output())
     await sink.close()
     return took.values
 

@@ -1,17 +1,17 @@
 """Both ends of the wire, as cheap as Python gets: prebuilt bytes, nothing parsed but where a message ends.
 
 Meant to cost so little that only what stands between them shows. Not HTTP implementations: they know the
-peers of these benchmarks, which frame by `Content-Length` and spell it so.
+peers of these benchmarks, which frame by `Content-Length`.
 """
 
 import asyncio
 from time import perf_counter
-from typing import cast
 
-_HEAD_END = b"\r\n\r\n"
-_LENGTH = b"\r\nContent-Length: "
+from benchmarks.processes import HOST
+from notifier.bench.wire import Line
+
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-ACCEPTED = (b"HTTP/1.1 202", b"HTTP/1.1 200")
+_ACCEPTED = (b"HTTP/1.1 202", b"HTTP/1.1 200")
 
 
 class WireError(Exception):
@@ -27,18 +27,6 @@ def request(path: str, host: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def message_end(data: bytes) -> int:
-    """Where the first message of `data` ends, or 0 while it isn't all there."""
-    head = data.find(_HEAD_END)
-    if head < 0:
-        return 0
-    at = data.find(_LENGTH, 0, head)
-    if at < 0:
-        raise WireError(f"no length in {data[:head]!r}")
-    end = head + 4 + int(data[at + 18 : data.find(b"\r\n", at + 18)])
-    return end if len(data) >= end else 0
-
-
 class Sink:
     """Answers every request with 200 and counts it. `reached` waits for a count."""
 
@@ -51,7 +39,7 @@ class Sink:
     async def open(self) -> None:
         """Listen on a free port of loopback."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _SinkLine(self), "127.0.0.1", 0, backlog=1024)
+        self._server = await loop.create_server(lambda: _SinkLine(self), HOST, 0, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -67,38 +55,12 @@ class Sink:
         self._wanted = (count, future)
         return await future
 
-    def took(self, data: bytes) -> None:  # noqa: ARG002 - looked at by a sink that wants to know more
-        """Count a request, which `data` begins with."""
+    def took(self, message: bytes) -> None:  # noqa: ARG002 - looked at by a sink that wants to know more
+        """Count a request."""
         self.count += 1
         if self._wanted is not None and self.count >= self._wanted[0]:
             self._wanted[1].set_result(perf_counter())
             self._wanted = None
-
-
-class Line(asyncio.Protocol):
-    """A connection that keeps what is not yet a whole message."""
-
-    transport: asyncio.Transport
-
-    def __init__(self) -> None:
-        self.rest = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Take each message that is whole."""
-        if self.rest:
-            data = self.rest + data
-        while data and (end := message_end(data)):
-            self.message(data)
-            data = data[end:]
-        self.rest = data
-
-    def message(self, data: bytes) -> None:
-        """Take the message at the start of `data`."""
-        raise NotImplementedError
 
 
 class _SinkLine(Line):
@@ -106,20 +68,18 @@ class _SinkLine(Line):
         super().__init__()
         self._sink = sink
 
-    def message(self, data: bytes) -> None:
+    def message(self, message: bytes) -> None:
         self.transport.write(_OK)
-        self._sink.took(data)
+        self._sink.took(message)
 
 
-class Load:
-    """A closed loop: so many connections, each posting the same bytes again as soon as it is answered."""
+class Posting:
+    """Connections to a server over which a load posts; the first that breaks, or is refused, ends it."""
 
-    def __init__(self, host: str, port: int, body: bytes, *, path: str, connections: int) -> None:
+    def __init__(self, host: str, port: int, *, connections: int) -> None:
         self._address = (host, port)
-        self._request = request(path, f"{host}:{port}", body)
         self._connections = connections
-        self._lines: list[_LoadLine] = []
-        self._unsent = 0
+        self._lines: list[Line] = []
         self._unanswered = 0
         self._done: asyncio.Future[float] | None = None
 
@@ -127,7 +87,7 @@ class Load:
         """Connect."""
         loop = asyncio.get_running_loop()
         for _ in range(self._connections):
-            _, line = await loop.create_connection(lambda: _LoadLine(self), *self._address)
+            _, line = await loop.create_connection(self.new_line, *self._address)
             self._lines.append(line)
 
     async def close(self) -> None:
@@ -136,33 +96,9 @@ class Load:
         for line in lines:
             line.transport.close()
 
-    async def post(self, count: int) -> float:
-        """Post so many requests; returns the seconds it took until all were answered.
-
-        Raises WireError for an answer that is neither 200 nor 202, or a connection that breaks.
-        """
-        self._unsent = self._unanswered = count
-        self._done = asyncio.get_running_loop().create_future()
-        began = perf_counter()
-        for line in self._lines:
-            self.go_on(line)
-        return await self._done - began
-
-    def go_on(self, line: "_LoadLine") -> None:
-        """Let a connection post once more, while there is something left to post."""
-        if self._unsent:
-            self._unsent -= 1
-            line.transport.write(self._request)
-
-    def answered(self, line: "_LoadLine", data: bytes) -> None:
-        """Count an answer."""
-        if not data.startswith(ACCEPTED):
-            self.failed(f"answered {data[:1024]!r}")
-            return
-        self._unanswered -= 1
-        self.go_on(line)
-        if not self._unanswered and self._done is not None and not self._done.done():
-            self._done.set_result(perf_counter())
+    def new_line(self) -> Line:
+        """Make what speaks on one more connection."""
+        raise NotImplementedError
 
     def failed(self, problem: str) -> None:
         """End it."""
@@ -174,15 +110,74 @@ class Load:
         """Whether nobody has closed it."""
         return bool(self._lines)
 
+    def _begin(self, count: int) -> asyncio.Future[float]:
+        """Await so many answers; the future ends with when the last was here, or raises WireError."""
+        self._unanswered = count
+        self._done = asyncio.get_running_loop().create_future()
+        return self._done
 
-class _LoadLine(Line):
-    def __init__(self, load: Load) -> None:
+    def _is_accepted(self, answer: bytes) -> bool:
+        """Count an answer; one that is neither 200 nor 202 ends it."""
+        if not answer.startswith(_ACCEPTED):
+            self.failed(f"answered {answer[:1024]!r}")
+            return False
+        self._unanswered -= 1
+        if not self._unanswered and self._done is not None and not self._done.done():
+            self._done.set_result(perf_counter())
+        return True
+
+
+class PostingLine(Line):
+    """One of these connections."""
+
+    def __init__(self, posting: Posting) -> None:
         super().__init__()
-        self._load = load
-
-    def message(self, data: bytes) -> None:
-        self._load.answered(self, data)
+        self._posting = posting
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._load.is_open:
-            self._load.failed(f"the connection was lost: {error}")
+        """Fail, unless it was closed on purpose."""
+        if self._posting.is_open:
+            self._posting.failed(f"the connection was lost: {error}")
+
+
+class Load(Posting):
+    """A closed loop: so many connections, each posting the same bytes again as soon as it is answered."""
+
+    def __init__(self, host: str, port: int, body: bytes, *, path: str, connections: int) -> None:
+        super().__init__(host, port, connections=connections)
+        self._request = request(path, f"{host}:{port}", body)
+        self._unsent = 0
+
+    async def post(self, count: int) -> float:
+        """Post so many requests; returns the seconds it took until all were answered.
+
+        Raises WireError for an answer that is neither 200 nor 202, or a connection that breaks.
+        """
+        done, self._unsent = self._begin(count), count
+        began = perf_counter()
+        for line in self._lines:
+            self._go_on(line)
+        return await done - began
+
+    def new_line(self) -> Line:
+        """See `Posting`."""
+        return _LoadLine(self)
+
+    def answered(self, line: Line, answer: bytes) -> None:
+        """Take an answer; its connection posts once more, while there is something left to post."""
+        if self._is_accepted(answer):
+            self._go_on(line)
+
+    def _go_on(self, line: Line) -> None:
+        if self._unsent:
+            self._unsent -= 1
+            line.transport.write(self._request)
+
+
+class _LoadLine(PostingLine):
+    def __init__(self, load: Load) -> None:
+        super().__init__(load)
+        self._load = load
+
+    def message(self, message: bytes) -> None:
+        self._load.answered(self, message)

@@ -29,10 +29,19 @@ from notifier.ingest import parse_json
 
 # Figures -----------------------------------------------------------------------------------------
 
+HUNDRED = [*map(float, range(1, 101))]
+
 
 @pytest.mark.parametrize(
     ("values", "share", "found"),
-    [([7.0], 0.99, 7.0), ([1.0, 2.0, 3.0, 4.0], 0.5, 2.0), ([*map(float, range(1, 101))], 0.99, 99.0)],
+    [
+        ([7.0], 0.99, 7.0),
+        ([1.0, 2.0, 3.0, 4.0], 0.5, 2.0),
+        *[
+            (HUNDRED, share, found)
+            for share, found in ((0, 1), (0.01, 1), (0.99, 99), (0.995, 100), (1, 100))
+        ],
+    ],
 )
 def test_a_percentile_is_a_value_that_was_measured(values: list[float], share: float, found: float) -> None:
     """By the nearest rank: nothing is made up between two values, nor beyond the last."""

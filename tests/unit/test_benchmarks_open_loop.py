@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import events
 from benchmarks.open_loop import ArrivalSink, OpenLoad
-from benchmarks.wire import Line, WireError
+from benchmarks.wire import WireError
+from notifier.bench.wire import Line
 
 HOST = "127.0.0.1"
 
@@ -20,7 +21,7 @@ class Taking(Line):
         super().__init__()
         self.server = server
 
-    def message(self, _data: bytes) -> None:
+    def message(self, _message: bytes) -> None:
         """Wait to be answered."""
         self.server.waiting.put_nowait(self)
 

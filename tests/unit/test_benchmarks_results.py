@@ -1,31 +1,14 @@
-"""What the benchmarks make of what they measured: percentiles, spreads, ratios within a round, aims."""
+"""What the benchmarks make of what they measured: spreads, ratios within a round, aims."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from benchmarks.results import Figure, Round, Spread, measured, percentile, ratio, spreads, value
+from benchmarks.results import Figure, Round, Spread, measured, ratio, spreads, value
 
 ROUNDS: list[Round] = [
     {"ours": {"rate": 300.0, "peak": 70.0}, "theirs": {"rate": 100.0}},
     {"ours": {"rate": 100.0, "peak": 80.0}, "theirs": {"rate": 100.0}},
     {"ours": {"rate": 400.0, "peak": 90.0}, "theirs": {"rate": 200.0}},
 ]
-
-
-@pytest.mark.parametrize(
-    ("percent", "expected"), [(0, 1), (1, 1), (50, 50), (99, 99), (99.5, 100), (100, 100)]
-)
-def test_percentile_is_the_least_value_that_so_many_do_not_exceed(percent: float, expected: float) -> None:
-    """Of 1 to 100 in any order, the p-th percentile is p; nothing is made up between two values."""
-    assert percentile([float(number) for number in range(100, 0, -1)], percent) == expected
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0, 100))
-def test_percentile_is_one_of_the_values(values: list[float], percent: float) -> None:
-    """Whatever was measured, a percentile of it was measured, too; and the last one is the greatest."""
-    assert percentile(values, percent) in values
-    assert percentile(values, 100) == max(values)
 
 
 def test_a_ratio_is_made_within_each_round() -> None:
