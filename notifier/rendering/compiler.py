@@ -3,7 +3,7 @@
 A look-up in plain data stands in the code itself, and the pieces between two statements are put out at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jinja2 import Template, nodes
@@ -68,6 +68,8 @@ class Compiler(CodeGenerator):
         """Write `data["name"]`."""
         if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
             self._look_up(node.node, node.arg.value, "getitem", frame)
+        elif isinstance(node.arg, nodes.Slice):
+            self._paid_for(super().visit_Getitem, node, frame)
         else:
             super().visit_Getitem(node, frame)
 
@@ -81,6 +83,29 @@ class Compiler(CodeGenerator):
         self.write(f"({there} if type({held} := ")
         self.visit(owner, frame)
         self.write(f") is {if_it_is} else environment.{otherwise}({held}, {name!r}))")
+
+    # What is made --------------------------------------------------------------------------------
+
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
+        """Write `[…]`."""
+        self._paid_for(super().visit_List, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
+        """Write `{…}`."""
+        self._paid_for(super().visit_Dict, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: N802
+        """Write `(…)`, which may also be what is assigned to."""
+        if node.ctx == "load":
+            self._paid_for(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def _paid_for(self, visit: Callable[[Any, Frame], None], node: nodes.Expr, frame: Frame) -> None:
+        """What a literal or a slice makes is new at each turn of a loop: small lists fill memory as well."""
+        self.write("environment.paid(")
+        visit(node, frame)
+        self.write(")")
 
     # What is put out -----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ RECHECK_SECONDS = 1.0
 
 _MACHINE_AT_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM})
 _KEPT_FOLDERS = 1024
+_LONGEST_NAME = 4096
 _KEPT_CHOICES = 64
 _KEPT_BYTES = 64 * 1024**2
 _PLAIN = ("",)
@@ -145,6 +146,8 @@ class TemplateFiles(BaseLoader):
 
     def _stamp(self, name: str) -> Stamp | None:
         """What changes with a file's contents; None for no file."""
+        if len(name) > _LONGEST_NAME:  # an include may be named by the data: nothing to be remembered by
+            return None
         now = self._clock()
         known = self._stamps.get(name)
         if known is None or known[0] <= now:

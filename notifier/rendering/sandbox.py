@@ -9,9 +9,10 @@ import re
 import string
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from datetime import UTC, datetime
+from datetime import date as calendar_date
 from functools import update_wrapper, wraps
-from itertools import islice
-from types import BuiltinFunctionType, FunctionType, MethodType
+from itertools import accumulate, islice
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from jinja2.environment import TemplateModule
 from jinja2.nodes import EvalContext
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
+from jinja2.utils import Cycler, Joiner, Namespace
 from markupsafe import Markup, escape
 
 from notifier.rendering.budget import LONG, Budget, Budgets, ExcessError
@@ -39,18 +40,19 @@ _CALL = 64  # to call something, or to include a file
 _ITEM = 16  # to look at an item of a list, or to make one
 _MAX_BITS = 65_536  # of a whole number
 _MAX_PRECISION = 100
+_STRFTIME = 256  # a character of its layout: Python stops it there
 
 # By itself, no filter makes much more of one of these than it is.
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _FORBIDDEN_MEMBERS = frozenset({"encode", "from_bytes", "maketrans", "to_bytes", "translate"})
 _MULTIPLYING_METHODS = frozenset({"center", "expandtabs", "join", "ljust", "replace", "rjust", "zfill"})
 _SPLITTING_METHODS = frozenset({"rsplit", "split", "splitlines"})
-_MULTIPLYING_FILTERS = frozenset(
-    {"batch", "center", "indent", "join", "replace", "slice", "tojson", "urlize", "wordwrap"}
-)
+_MULTIPLYING_FILTERS = frozenset({"center", "indent", "join", "replace", "tojson", "urlize", "wordwrap"})
+_DIVIDING_FILTERS = frozenset({"batch", "slice"})
 # These look at the items of a list without writing them out, so what the items hold doesn't matter.
+# `items` is none of them: by itself it makes nothing of a missing variable, and to weigh that is an error.
 _STRUCTURAL_FILTERS = frozenset(
-    {"batch", "dictsort", "groupby", "items", "list", "map", "max", "min", "reject", "rejectattr", "reverse"}
+    {"batch", "dictsort", "groupby", "list", "map", "max", "min", "reject", "rejectattr", "reverse"}
     | {"select", "selectattr", "slice", "sort", "unique"}
 )
 _FREE_FILTERS = frozenset({"attr", "count", "d", "default", "first", "last", "length"})  # they make nothing
@@ -59,11 +61,14 @@ _UNWANTED_FILTERS = frozenset({"random"})
 _UNWANTED_GLOBALS = frozenset({"lipsum"})
 
 _PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
+_KEY_WITH_BRACKETS = re.compile(r"%\([^)]*\(")
 _DIGITS = re.compile(r"\d+")
+_JSON_TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CALLABLE = (BuiltinFunctionType, FunctionType, MethodType, Macro, BlockReference, type)
 _SHORT = LONG // 5  # which escaping, to five characters at most, makes no LONG one of
 _EXPORTED = frozenset({str, int, float, bool, Macro})
 _SIZED = frozenset({list, tuple, dict, str, range})
+_CHANGING = (Cycler, Joiner, Namespace)
 _LEAVES_THE_STRING = re.compile(r'["\\\x00-\x1f]')
 
 
@@ -83,15 +88,30 @@ class Json(str):
     __slots__ = ()
 
 
+class File(Template):
+    """A template that remembers nothing of one render in the next."""
+
+    def _get_default_module(self, _ctx: Context | None = None) -> TemplateModule:
+        """What an import sees: made once, unless the file sets up what its macros then change."""
+        if self._module is None:
+            context = self.new_context()
+            module = TemplateModule(self, context)
+            if any(isinstance(value, _CHANGING) for value in context.vars.values()):
+                return module
+            self._module = module
+        return self._module
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja2 as templates get it: strict, immutable, HTML escaped where a file's name says so.
 
     `limit` is how many characters one render may put out.
     """
 
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "**", "%"})
     code_generator_class = Compiler
     context_class = Scope
+    template_class = File
 
     def __init__(self, loader: BaseLoader | None = None, *, limit: int) -> None:
         self.budgets = Budgets(max(limit * WORK_FACTOR, LEAST_WORK))
@@ -156,6 +176,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """`data["items"]` is the event's key, never dict's method."""
         if type(obj) is dict and isinstance(argument, str):
             return obj[argument] if argument in obj else self._absent(obj, argument)
+        if isinstance(argument, Undefined):
+            str(argument)  # raises, and names what is missing
         return super().getitem(obj, argument)
 
     def _absent(self, obj: Any, name: str) -> Any:
@@ -167,8 +189,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return d or self.globals
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Jinja2's rules, and no way to bytes or to tables that multiply."""
-        return self._is_public(attr) and super().is_safe_attribute(obj, attr, value)
+        """Jinja2's rules, and no way to bytes or to tables that multiply, nor to a method without its owner.
+
+        Those rules know `data.update` as what changes a dict, but not `dict.update`, which is handed one.
+        """
+        if not self._is_public(attr) or isinstance(value, MethodDescriptorType):
+            return False
+        return super().is_safe_attribute(obj, attr, value)
 
     def _is_public(self, name: str) -> bool:
         return not name.startswith("_") and name not in _FORBIDDEN_MEMBERS
@@ -180,6 +207,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.budget.spend(_CALL)
         return self.loaded(name)
 
+    def select_template(self, names: Any, _parent: str | None = None, _globals: Any = None) -> Template:
+        """Load the first of several that is there; each costs what one does."""
+        tried = list(names)
+        self.budget.spend(_CALL * max(1, len(tried)))
+        return super().select_template(tried)
+
     def loaded(self, name: str) -> Template:
         """The template of a file as it stands now, found more quickly than in Jinja2's own cache."""
         known = self._loaded.get(name)
@@ -189,15 +222,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call what a template calls, within its allowance."""
-        self.budget.spend(_CALL)
+        self.budget.spend(_CALL + _ITEM * len(args))
         if isinstance(obj, MissingMember):
             obj = obj.method
-        elif isinstance(obj, LoopContext) and args:
-            args = (self.turns(context, args[0]), *args[1:])
-        elif isinstance(text := getattr(obj, "__self__", None), str):
+        elif obj is Namespace:
+            args = tuple(self.paid(dict(each)) for each in args)
+        elif isinstance(obj, LoopContext):
+            args, kwargs = self._through(context, args, kwargs)
+        elif isinstance(owner := getattr(obj, "__self__", None), str):
             args = self._settled(obj.__name__, args)
-            self._foresee_method(obj.__name__, text, args, kwargs)
-        return self._paid(super().call(context, obj, *args, **kwargs))
+            self._foresee_method(obj.__name__, owner, args, kwargs)
+        elif isinstance(owner, calendar_date):
+            self.budget.foresee(self._weight((args, kwargs)) * _STRFTIME)
+        return self.paid(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute an operator that can make something large out of something small."""
@@ -210,7 +247,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         made = super().call_binop(context, operator, left, right)
         if isinstance(made, str | list | tuple):
             self.budget.spend(len(made))
-        return made
+            return made
+        return self.paid(made)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Jinja2's safe `str.format`, within the allowance."""
@@ -231,6 +269,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return iterable
         return self._one_by_one(iterable)
 
+    def _through(
+        self, context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What a `loop` is called with, its turns to be paid for as well: `loop(children)`."""
+        if args:
+            return (self.turns(context, args[0]), *args[1:]), kwargs
+        if "iterable" in kwargs:
+            return args, kwargs | {"iterable": self.turns(context, kwargs["iterable"])}
+        return args, kwargs
+
     def _one_by_one(self, iterable: Iterable[Any]) -> Iterator[Any]:
         for item in iterable:
             self.budget.spend(_TURN)
@@ -247,7 +295,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.budget.spend(sum(map(len, gathered)))
         return "".join(gathered)
 
-    def _paid(self, made: Any) -> Any:
+    def paid(self, made: Any) -> Any:
+        """Pay for what a call, a filter, a slice or a literal made."""
         if isinstance(made, str):
             self.budget.spend(len(made))
         elif isinstance(made, list | tuple | dict | set):
@@ -265,7 +314,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if kwargs or len(args) != skip + 1 or type(args[skip]) not in _SCALARS:
                 args = (*args[:skip], *self._settled(name, args[skip:]))
                 self._foresee_filter(name, args[skip:], kwargs)
-            return self._paid(function(*args, **kwargs))
+            return self.paid(function(*args, **kwargs))
 
         return metered
 
@@ -284,6 +333,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         elif name == "round":
             if any(isinstance(each, int) and abs(each) > _MAX_PRECISION for each in args[1:2]):
                 raise ExcessError("round's precision is too large")
+        elif name == "date":
+            self.budget.foresee(self._weight((args[1:], kwargs)) * _STRFTIME)
+        elif name in _DIVIDING_FILTERS:
+            self._weight(args[0])
+            self.budget.foresee(_ITEM * max(map(self._extent, (*args[1:], *kwargs.values())), default=1))
         elif name in _MULTIPLYING_FILTERS:
             self._foresee_growth(args[0], *args[1:], *kwargs.values())
         elif name not in _STRUCTURAL_FILTERS:
@@ -312,6 +366,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _foresee_percent(self, pattern: str, args: Any) -> None:
         widths = [width for found in _PERCENT.finditer(pattern) for width in found.groups() if width]
+        if _KEY_WITH_BRACKETS.search(pattern):
+            raise ExcessError("a key that holds brackets is not allowed after %")
         if "*" in widths:
             raise ExcessError("a width that is an argument (%*) is not allowed")
         self._foresee_fields(len(pattern.split("%")), widths, args)
@@ -381,6 +437,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self._foresee_growth(value, indent)
         text = _encode(value).decode()
         if indent is not None:
+            self.budget.foresee(_indented_length(text, indent))
             text = msgspec.json.format(text, indent=indent)
         if context.autoescape:
             text = _harmless_in_html(text)
@@ -393,7 +450,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if len(value) > _TURN:
                 self.budget.spend(len(value))
             return value
-        if isinstance(value, int | float | Undefined):
+        if _is_small(value) or isinstance(value, Undefined):
             return value
         if value is None:
             raise TypeError("the value is null: `| default(…, true)` writes something else instead")
@@ -401,7 +458,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise TypeError(
                 f"{getattr(value, '__name__', 'this')!r} is a method, not a value: call it with ()"
             )
-        self._weight(value)
+        self.budget.spend(self._weight(value))
         return value
 
 
@@ -410,7 +467,7 @@ class JsonSandbox(Sandbox):
 
     def printed(self, value: Any) -> str:
         """`{{ value }}`: numbers as they are, texts only where they can do no harm."""
-        return str(value) if type(value) is int else str(self._printable(value))
+        return str(value if _is_small(value) else self._printable(value))
 
     def escaped(self, value: Any) -> str:
         """`{{ value }}` in HTML that goes into JSON."""
@@ -422,23 +479,20 @@ class JsonSandbox(Sandbox):
         return Json(made) if isinstance(obj, Macro | BlockReference | LoopContext) else made
 
     def _printable(self, value: Any) -> Any:
-        if type(value) in _WRITTEN_AS_IT_IS:
-            return value
         if value is None:
             return "null"
         if isinstance(value, bool):
             return "true" if value else "false"
-        if (
-            isinstance(value, str)
-            and not isinstance(value, Json | Markup)
-            and _LEAVES_THE_STRING.search(value)
-        ):
+        value = super()._printable(value)
+        if _is_small(value) or isinstance(value, Json | Markup):
+            return value
+        text = str(value)  # what a list holds can leave the string as well
+        if _LEAVES_THE_STRING.search(text):
             raise ValueError('a text holds ", \\ or a control character: write it with `| tojson`, unquoted')
-        return super()._printable(value)
+        return text
 
 
-_MODEST = frozenset({"+", "*"})
-_WRITTEN_AS_IT_IS = frozenset({Json, int, float})
+_MODEST = frozenset({"+", "-", "*"})
 _CONTAINERS = (dict, list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)
 
 
@@ -467,6 +521,14 @@ def _as_json(value: Any) -> Any:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_as_json).encode
+
+
+def _indented_length(json: str, indent: int) -> int:
+    """At most as many characters as JSON has once each value stands in a line of its own."""
+    bare = _JSON_TEXTS.sub("", json)
+    depth = max(accumulate((each in "[{") - (each in "]}") for each in bare), default=0)
+    lines = bare.count(",") + 2 * (bare.count("[") + bare.count("{"))
+    return len(json) + lines * (1 + depth * abs(indent))
 
 
 def _harmless_in_html(json: str) -> Markup:

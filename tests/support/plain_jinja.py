@@ -80,9 +80,9 @@ def _text(value: Any) -> Any:
 def _json(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return msgspec.json.encode(value).decode()
-    if isinstance(value, str) and not isinstance(value, _Made | Markup):
-        return _harmless(value)
-    return value
+    if isinstance(value, int | float | _Made | Markup):
+        return value
+    return _harmless(str(value))
 
 
 def _harmless(text: str) -> str:

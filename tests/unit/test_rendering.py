@@ -206,6 +206,15 @@ def test_names_that_callers_make_up_fill_no_memory(folder: Folder) -> None:
     assert len(renderer._files._folders) <= 1024
 
 
+def test_includes_that_callers_make_up_fill_no_memory(folder: Folder) -> None:
+    """A name longer than any file's is not remembered, where the data says what is included."""
+    renderer = Renderer(folder({"t/body.txt": "{% include data.x ignore missing %}"}))
+    for number in range(3):
+        data = {"x": str(number) * 1_000_000}
+        assert renderer.render("t", ALL_PARTS, event=EVENT, data=data, job=JOB).text == ""
+    assert max(map(len, renderer._files._stamps)) < 10_000
+
+
 def test_locales_that_callers_make_up_fill_no_memory(folder: Folder) -> None:
     """Which file is meant by a locale is remembered, of a bounded number of them."""
     renderer = Renderer(folder({"t/body.txt": "plain", "t/body.fr.txt": "fr"}))
@@ -389,9 +398,15 @@ def test_numbers_booleans_and_null_stand_in_a_payload_as_json_has_them(folder: F
     ]
 
 
-@pytest.mark.parametrize("text", ['x","admin":true,"y":"', "back\\", "line\nbreak"])
-def test_no_text_breaks_out_of_the_string_it_is_written_into(folder: Folder, text: str) -> None:
-    """Data can't add members to a payload that is signed in the operator's name."""
+BREAKING = '", "admin": true, "x": "'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['x","admin":true,"y":"', "back\\", "line\nbreak", [BREAKING], {BREAKING: 1}, {"a": [{"b": BREAKING}]}],
+)
+def test_no_text_breaks_out_of_the_string_it_is_written_into(folder: Folder, text: Any) -> None:
+    """Data can't add members to a payload that is signed in the operator's name, nor can a list of texts."""
     error = failure(folder({"t/payload.json": '{"name": "{{ data.x }}"}'}), {"x": text})
     assert "tojson" in error.problem
     assert (error.template, error.line) == ("t/payload.json", 1)
@@ -477,6 +492,9 @@ def test_includes_do_not_lead_out_of_the_folder(folder: Folder, reference: str) 
         ("{% if data.x %}{% endif %}", 1, "'data.x' is undefined"),
         ("{% for i in data.x %}{% endfor %}", 1, "'data.x' is undefined"),
         ("{{ data.x() }}", 1, "'data.x' is undefined"),
+        ("\n{% for k, v in data.x | items %}{% endfor %}", 2, "'data.x' is undefined"),
+        ("{% for k, v in data.keys | items %}{% endfor %}", 1, "'data.keys' is undefined"),
+        ("\n{{ data['items'][data.x] }}", 2, "'data.x' is undefined"),
         ("\n{% if %}", 2, "Expected an expression"),
         ("\n\n{{ 1 | nope }}", 3, "No filter named 'nope'"),
         ("{% if a %}\n\n", 1, "Unexpected end of template"),
@@ -575,6 +593,11 @@ def test_check_finds_every_broken_file_and_missing_layout(folder: Folder) -> Non
 
 DOUBLED = "{% set ns = namespace(v=[1]) %}{% for i in range(60) %}{% set ns.v = [ns.v, ns.v] %}{% endfor %}"
 
+HOARDED = (
+    "{% set ns = namespace(v=[]) %}{% for j in range(9) %}{% for i in range(99999) %}"
+    "{% set ns.v = [ns.v, MADE] %}{% endfor %}{% endfor %}"
+)
+
 GREEDY = {
     "range": "{% for i in range(10**9) %}x{% endfor %}",
     "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
@@ -619,9 +642,31 @@ GREEDY = {
     "wordwrap filter": "{{ data.long | wordwrap(1, true, data.long) }}",
     "batch filter": "{{ [1] | batch(10**9, 0) | list }}",
     "slice filter": "{{ [1] | slice(10**9) | list }}",
+    "slices of nothing": "{{ [] | slice(16 * 10**6) | list }}",
+    "slices of nothing as JSON": "{{ [] | slice(16 * 10**6) | tojson }}",
+    "slices of a text": HOARDED.replace("MADE", "data.very_long[1:]"),
+    "slices of a list": HOARDED.replace("MADE", "data.many[:]"),
+    "difference of keys": HOARDED.replace("MADE", "data.keyed.keys() - []"),
+    "literal lists": HOARDED.replace("MADE", "[1" + ", 1" * 999 + "]"),
+    "literal dicts": HOARDED.replace("MADE", "{'a': i, 'b': i, 'c': i, 'd': i, 'e': i, 'f': i}"),
+    "a namespace of much": HOARDED.replace("MADE", "namespace(data.keyed)"),
+    "arguments unpacked": HOARDED.replace("MADE", "cycler(*data.many)"),
+    "lists written out": "{% set x %}{% for i in range(99999) %}{{ data.many }}{% endfor %}{% endset %}",
+    "long numbers written out": (
+        "{% set n = 10 ** 4000 %}{% set x %}{% for j in range(9) %}"
+        "{% for i in range(99999) %}{{ n }}{% endfor %}{% endfor %}{% endset %}"
+    ),
     "tojson indent": "{{ [1] | tojson(indent=10**9) }}",
+    "tojson indent of what nests": (
+        "{% set ns = namespace(v=[]) %}{% for i in range(900) %}{% set ns.v = [ns.v] %}{% endfor %}"
+        "{{ ns.v | tojson(indent=1000) }}"
+    ),
+    "date filter": "{{ event.created_at | date('%255d' * 10**6) }}",
+    "strftime": "{{ event.created_at.strftime('%255d' * 10**6) }}",
+    "strftime by name": "{{ event.created_at.strftime(format='%255d' * 10**6) }}",
     "round filter": '{{ 1.5 | round(10**9, "ceil") }}',
     "percent width": '{{ "%0999999999d" % 1 }}',
+    "percent width behind a key with brackets": "{{ '%(a(b))999999999d' % {'a(b)': 1} }}",
     "percent star": '{{ "%0*d" % (999999999, 1) }}',
     "percent precision": '{{ "%.999999999f" | format(1) }}',
     "format width": '{{ "{:>999999999}".format(1) }}',
@@ -640,6 +685,14 @@ GREEDY = {
     ),
     "recursive loops": (
         "{% for x in [1] recursive %}{% if loop.depth < 4 %}{{ loop(range(99999)) }}{% endif %}{% endfor %}"
+    ),
+    "recursive loops by name": (
+        "{% for x in [1] recursive %}"
+        "{% if loop.depth < 4 %}{{ loop(iterable=range(99999)) }}{% endif %}{% endfor %}"
+    ),
+    "the first of several includes, twice": (
+        "{% set depth = (depth | default(0)) + 1 %}{% if depth < 40 %}"
+        "{% include ['no', 't/body.txt'] %}{% include ['no', 't/body.txt'] %}{% endif %}"
     ),
     "macro without end": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "include of itself": "{% include 't/body.txt' %}{% include 't/body.txt' %}",
@@ -663,7 +716,12 @@ def grown() -> Callable[[], int]:
 @pytest.mark.timeout(30)
 def test_a_template_can_not_eat_the_machine(folder: Folder, grown: Callable[[], int], source: str) -> None:
     """Output, intermediate results, loops and recursion are bounded, and refused before they are made."""
-    data = {"long": "a" * 100_000, "very_long": "a" * 4_000_000}
+    data: dict[str, Any] = {
+        "long": "a" * 100_000,
+        "very_long": "a" * 4_000_000,
+        "many": [1] * 40_000,
+        "keyed": {str(number): number for number in range(20_000)},
+    }
     error = failure(folder({"t/body.txt": source, "t/long.txt": data["very_long"]}), data)
     assert error.template == "t/body.txt"
     assert grown() < 150
@@ -691,6 +749,10 @@ ESCAPES = [
     "{{ data.update(x=1) }}",
     "{{ data.pop('list') }}",
     "{{ data.list.clear() }}",
+    "{{ dict.update(data, {'x': 1}) }}",
+    "{{ dict.pop(data, 'list') }}",
+    "{{ dict['x'].clear(data) }}",
+    "{{ '{0.clear}'.format(dict) }}",
     "{{ [data] | map(attribute='__class__') | list }}",
     "{{ lipsum() }}",
     "{{ [1, 2] | random }}",
@@ -704,6 +766,37 @@ def test_a_template_can_not_leave_its_sandbox(folder: Folder, source: str) -> No
     data: dict[str, Any] = {"list": [0]}
     failure(folder({"t/body.txt": source}), data)
     assert data == {"list": [0]}
+
+
+@pytest.mark.parametrize(
+    "state", ["namespace(n=0)", "joiner(',')", "cycler(1, 2, 3)"], ids=["namespace", "joiner", "cycler"]
+)
+@pytest.mark.parametrize("name", ["state", "_state"])
+def test_a_macro_begins_anew_with_each_render(folder: Folder, state: str, name: str) -> None:
+    """What macros of a shared file remember is no later mail's: a retry makes the same bytes."""
+    step = {
+        "n": "{% set NAME.n = NAME.n + 1 %}{{ NAME.n }}",
+        "j": "{{ NAME() }}x",
+        "c": "{{ NAME.next() }}",
+    }[state[0]]
+    source = f"{{% set NAME = {state} %}}{{% macro m() %}}{step}{{% endmacro %}}".replace("NAME", name)
+    path = folder({"m.jinja": source, "t/body.txt": "{% from 'm.jinja' import m %}{{ m() }}{{ m() }}"})
+    renderer = Renderer(path)
+    made = {renderer.render("t", ALL_PARTS, event=EVENT, data={}, job=JOB).text for _ in range(3)}
+    assert made in ({"12"}, {"x,x"})
+
+
+def test_a_shared_file_that_remembers_nothing_is_read_once(folder: Folder) -> None:
+    """Its macros are made for the first render, and serve all others."""
+    source = "{% set title = 'T' %}{% macro m() %}{{ title }}{% endmacro %}"
+    path = folder({"m.jinja": source, "t/body.txt": "{% import 'm.jinja' as m %}{{ m.m() }}"})
+    renderer = Renderer(path)
+    template = renderer._pages.loaded("m.jinja")
+    modules = []
+    for _ in range(2):
+        assert renderer.render("t", ALL_PARTS, event=EVENT, data={}, job=JOB).text == "T"
+        modules.append(template._module)
+    assert modules[0] is modules[1] is not None
 
 
 @settings(deadline=None)  # the first example compiles
