@@ -601,8 +601,8 @@ async def test_workers_are_served_in_the_order_they_asked(queue: FairQueue) -> N
     assert await asyncio.gather(*waiting) == claims
 
 
-async def test_a_worker_that_is_done_takes_the_next_itself() -> None:
-    """It is awake: to wake another for it, and to wait in its place, would cost both."""
+async def one_done_while_one_waits() -> tuple[FairQueue, Claim, asyncio.Future[Claim | None]]:
+    """A queue whose one place has just become free, the next claim, and a worker that waits for any."""
     queue = FairQueue(capacity=64, workers=1)
     (first,) = filled(queue, "a")
     assert await queue.get() == first
@@ -610,6 +610,12 @@ async def test_a_worker_that_is_done_takes_the_next_itself() -> None:
     await asyncio.sleep(0)
     (second,) = filled(queue, "a")
     queue.done(first)
+    return queue, second, waiting
+
+
+async def test_a_worker_that_is_done_takes_the_next_itself() -> None:
+    """It is awake: to wake another for it, and to wait in its place, would cost both."""
+    queue, second, waiting = await one_done_while_one_waits()
     assert await queue.get() == second
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -618,13 +624,7 @@ async def test_a_worker_that_is_done_takes_the_next_itself() -> None:
 
 async def test_a_worker_that_is_done_and_asks_no_more_leaves_the_next_to_one_that_waits() -> None:
     """One that was told to end must not keep what its place is free for."""
-    queue = FairQueue(capacity=64, workers=1)
-    (first,) = filled(queue, "a")
-    assert await queue.get() == first
-    waiting = asyncio.ensure_future(queue.get())
-    await asyncio.sleep(0)
-    (second,) = filled(queue, "a")
-    queue.done(first)
+    _, second, waiting = await one_done_while_one_waits()
     assert await waiting == second
 
 
