@@ -333,6 +333,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         elif name == "round":
             if any(isinstance(each, int) and abs(each) > _MAX_PRECISION for each in args[1:2]):
                 raise ExcessError("round's precision is too large")
+        elif name == "indent" and not isinstance(args[0], str):
+            self._weight(args[0])
+            raise TypeError("indent takes a text")  # and would add a line break to a list of the data itself
         elif name == "date":
             self.budget.foresee(self._weight((args[1:], kwargs)) * _STRFTIME)
         elif name in _DIVIDING_FILTERS:

@@ -749,6 +749,8 @@ ESCAPES = [
     "{{ data.update(x=1) }}",
     "{{ data.pop('list') }}",
     "{{ data.list.clear() }}",
+    "{{ data.list | indent }}",
+    "{{ [data.list] | map('indent', 2) | list }}",
     "{{ dict.update(data, {'x': 1}) }}",
     "{{ dict.pop(data, 'list') }}",
     "{{ dict['x'].clear(data) }}",
