@@ -46,7 +46,7 @@ _WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a setting, not a 
 _UNSUBSCRIBE_KEY = "unsubscribe_key"
 _LEAST_HELD, _HELD_A_WORKER, _MOST_HELD = 256, 128, 8192
 """How many jobs are held in memory at most: at the least, for each worker, and ever. What a burst brings
-within it is never read back from the store, which saves a tenth of what a delivery costs."""
+within that is never read back from the store."""
 _ENDPOINTS_EVERY = 30.0
 """Seconds between looks for endpoints' secrets whose overlap is over, and for what the store owes them."""
 

@@ -166,7 +166,8 @@ class Load:
         """Note what became due since the last tick, and post it."""
         now = perf_counter()
         more = int((now - last) * rate)
-        self._due.extend([now] * more)
+        # When each was due, and not now: what this tick is late by counts too.
+        self._due.extend([last + number / rate for number in range(1, more + 1)])
         loop = asyncio.get_running_loop()
         self._ticking = loop.call_later(_TICK, self._tick, rate, last + more / rate)
         self._pump()

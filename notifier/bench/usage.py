@@ -22,26 +22,23 @@ def usage_of(pid: int) -> Usage | None:
     """What a process has used so far; None where the system doesn't tell."""
     process = Path(f"/proc/{pid}")
     try:
-        return _by_scheduler(process)
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        return _by_ticks(process)
+        return Usage(_cpu(process), _waited(process))
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _by_scheduler(process: Path) -> Usage:
-    """From `schedstat`: nanoseconds run, nanoseconds waited; a file for each thread."""
-    threads = [(thread / "schedstat").read_text().split() for thread in (process / "task").iterdir()]
-    waited = int((process / "schedstat").read_text().split()[1])
-    return Usage(sum(int(run) for run, *_ in threads) / 1e9, waited / 1e9)
-
-
-def _by_ticks(process: Path) -> Usage:
-    """From `stat`, where the kernel keeps no `schedstat`."""
+def _cpu(process: Path) -> float:
+    """From `stat`, which counts threads that have ended, too."""
     fields = (process / "stat").read_text().rpartition(")")[2].split()
-    return Usage((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 0.0)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _waited(process: Path) -> float:
+    """From `schedstat`, nanoseconds run and waited; nothing where the kernel keeps none."""
+    try:
+        return int((process / "schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 def cores() -> int:

@@ -7,7 +7,7 @@ from notifier.channels.deadlines import Deadlines
 from notifier.channels.dials import Dial, current
 from notifier.channels.egress import Egress
 from notifier.channels.line import Line
-from notifier.channels.routes import Origin
+from notifier.channels.origins import Origin
 from notifier.errors import Transient
 
 MOST_KEPT = 256

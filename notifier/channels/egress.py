@@ -20,7 +20,7 @@ from notifier.channels.dials import Phase, current
 from notifier.channels.guard import AddressInfo, BlockedAddressError, Guard, new_socket
 from notifier.channels.line import Line
 from notifier.channels.proxy import Proxy, refusal, unreachable
-from notifier.channels.routes import Origin
+from notifier.channels.origins import Origin
 from notifier.errors import DeliveryError, Unavailable
 
 if TYPE_CHECKING:

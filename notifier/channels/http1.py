@@ -15,7 +15,7 @@ from notifier.channels.guard import Guard, Only
 from notifier.channels.line import NOTHING, Line
 from notifier.channels.mishaps import meaning
 from notifier.channels.proxy import Proxy
-from notifier.channels.routes import Origin, Routes
+from notifier.channels.origins import Origin, Ways
 from notifier.channels.transport import Answer, PreparedRequest
 from notifier.errors import DeliveryError, Transient
 
@@ -44,7 +44,7 @@ class HttpTransport:
         self._proxy = proxy
         self._given_resolver = resolver
         self._resolver: AbstractResolver | None = None
-        self._routes = Routes()
+        self._ways = Ways()
         self.connections: Connections | None = None
         """While it is open."""
 
@@ -75,14 +75,14 @@ class HttpTransport:
         connections = self.connections
         if connections is None:
             raise Transient("the transport is closed", code="connect_failed")
-        route = self._routes.to(request.url)
-        wire, until = route.bytes_of(request), self._loop.time() + deadline_seconds
+        way = self._ways.to(request.url)
+        wire, until = way.bytes_of(request), self._loop.time() + deadline_seconds
         before, again = NOTHING, False
         while True:
-            line = None if again else connections.take(route.origin, until)
+            line = None if again else connections.take(way.origin, until)
             if line is None:
                 dial = Dial(before)
-                line = await _connected(connections, route.origin, until, dial, anew=again)
+                line = await _connected(connections, way.origin, until, dial, anew=again)
                 before = dial.timings()
             answer = line.ask(wire, before)
             try:

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from notifier.channels.guard import Policy
-from notifier.channels.routes import Origin
+from notifier.channels.origins import Origin
 from notifier.channels.transport import Answer
 from notifier.errors import DeliveryError, Transient, Unknown
 from notifier.model import Timings

@@ -5,7 +5,7 @@ import asyncio
 from yarl import URL
 
 from notifier.channels.line import Line
-from notifier.channels.routes import Origin
+from notifier.channels.origins import Origin
 
 
 class Wire(asyncio.Transport):

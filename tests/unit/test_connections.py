@@ -12,7 +12,7 @@ from notifier.channels.connections import KEPT_FOR, MOST_KEPT, Connections
 from notifier.channels.dials import Dial
 from notifier.channels.egress import Egress
 from notifier.channels.line import NOTHING, Line
-from notifier.channels.routes import Origin
+from notifier.channels.origins import Origin
 
 LATER = 1e9
 """A deadline that no test comes to."""

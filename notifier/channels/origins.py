@@ -30,7 +30,7 @@ class Origin(aiohttp.ClientRequest):
         return super().connection_key
 
 
-class Route:
+class Way:
     """A url as a request needs it: the origin to connect to, and how the request begins."""
 
     __slots__ = ("_begins", "origin")
@@ -49,16 +49,16 @@ class Route:
         )
 
 
-class Routes:
-    """Finds the routes to urls, and keeps them: the same urls come again and again."""
+class Ways:
+    """Finds the ways to urls, and keeps them: the same urls come again and again."""
 
     def __init__(self) -> None:
         self.to = lru_cache(maxsize=4096)(self._to)
         self._origin = lru_cache(maxsize=1024)(Origin)
 
-    def _to(self, url: str) -> Route:
+    def _to(self, url: str) -> Way:
         """Raises Permanent for a url that is not http, or not text that a request line can hold."""
         parsed = URL(url, encoded=True)
         if parsed.scheme not in {"http", "https"} or not parsed.raw_host or " " in url or not is_plain(url):
             raise Permanent("the url can't be used", code="invalid_destination")
-        return Route(parsed, self._origin(parsed.origin()))
+        return Way(parsed, self._origin(parsed.origin()))
