@@ -19,8 +19,8 @@ from aiohttp.helpers import is_ip_address
 from notifier.channels.dials import Phase, current
 from notifier.channels.guard import AddressInfo, BlockedAddressError, Guard, new_socket
 from notifier.channels.line import Line
-from notifier.channels.proxy import Proxy, refusal, unreachable
 from notifier.channels.origins import Origin
+from notifier.channels.proxy import Proxy, refusal, unreachable
 from notifier.errors import DeliveryError, Unavailable
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from notifier.channels.egress import Egress, SystemResolver
 from notifier.channels.guard import Guard, Only
 from notifier.channels.line import NOTHING, Line
 from notifier.channels.mishaps import meaning
-from notifier.channels.proxy import Proxy
 from notifier.channels.origins import Origin, Ways
+from notifier.channels.proxy import Proxy
 from notifier.channels.transport import Answer, PreparedRequest
 from notifier.errors import DeliveryError, Transient
 

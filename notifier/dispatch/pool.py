@@ -17,6 +17,7 @@ from notifier.config import Config
 from notifier.dispatch.deliverer import Deliverer, KnownEndpoints
 from notifier.dispatch.health import LaneHealth
 from notifier.dispatch.queue import FairQueue
+from notifier.dispatch.settler import Landed, Settler
 from notifier.errors import DeliveryError, StoreError, Transient, Unknown, Withdrawn
 from notifier.metrics import Metrics
 from notifier.model import Attempt, Claim, Job, JobError, JobState
@@ -26,7 +27,6 @@ from notifier.store.base import Settlement, Store
 from notifier.suppressions import Suppressions
 
 _LARGEST_CODE = 999_999
-_SETTLE_BACKOFF = (0.05, 0.2, 1.0, 5.0)
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +73,7 @@ class WorkerPool:
         self._suppressions = suppressions
         self._health = LaneHealth(queue, config, clock)
         self._on_due = on_due
+        self._settler = Settler(store, queue, metrics=metrics, otherwise=self._otherwise, on_due=on_due)
         self._giving_back: set[asyncio.Task[None]] = set()
         self._workers: list[asyncio.Task[None]] = []
         queue.on_refused = self.give_back
@@ -96,10 +97,14 @@ class WorkerPool:
         """
         await self._release_all(self._queue.close())
         if self._workers:
+            clock = asyncio.get_running_loop().time
+            end = clock() + seconds
             _, late = await asyncio.wait(self._workers, timeout=seconds)
             for worker in late:
                 worker.cancel()
-            await asyncio.gather(*self._workers, *self._giving_back, return_exceptions=True)
+            await asyncio.gather(*self._workers, return_exceptions=True)
+            await self._settler.drain(max(0.0, end - clock()))
+            await asyncio.gather(*self._giving_back, return_exceptions=True)
             self._workers.clear()
             await self._release_all(self._queue.close())
 
@@ -116,18 +121,22 @@ class WorkerPool:
         own = cast("asyncio.Task[None]", asyncio.current_task())
         # A channel may tell of a cancellation what it means for its job: that is written down first.
         while not own.cancelling() and (claim := await self._queue.get()) is not None:
-            moved = None
             try:
                 moved = await self._attempt(claim)
             except asyncio.CancelledError:
+                self._queue.landed(claim)
                 await self._release(claim)
+                self._queue.settled(claim)
                 raise
             except Exception:
                 self._metrics.errors.labels("worker").inc()
                 _log.exception("a worker failed; its job comes again when its claim ends", job=claim.job.id)
-            finally:
                 self._queue.done(claim)
-            if moved is not None:
+                continue
+            if moved is None:
+                self._queue.landed(claim)
+            else:
+                self._queue.done(claim)
                 self._queue.take_in([moved])
 
     async def _attempt(self, claim: Claim) -> Claim | None:
@@ -140,23 +149,26 @@ class WorkerPool:
         if answer is None:
             return Claim(msgspec.structs.replace(claim.job, lane=job.lane), claim.event)
         duration = time.perf_counter() - clock
+        breaker_opened = False
         try:
             verdict = self._health.note(job.lane, answer)
             if verdict.withdrawn:
                 self.give_back(verdict.withdrawn, verdict.until)
+            breaker_opened = verdict.breaker_opened
             settlement = self._settlement(claim, job, answer, started, duration, until=verdict.until)
-            try:
-                if job.endpoint is not None:
-                    opened = verdict.breaker_opened
-                    await self._tell_endpoint(job.endpoint, answer, started, breaker_opened=opened)
-                if self._suppressions.concern(job):
-                    await self._suppressions.note(job, answer)
-            finally:  # a worker that is cancelled there has delivered all the same
-                await self._settle(job, settlement)
+            landed = Landed(claim, job, settlement, started, duration)
         except Exception as error:
-            # A channel may raise what can't be written, such as a message that is no text.
-            job, failure = claim.job, _failure(error, claim.job)
-            await self._settle(job, self._settlement(claim, job, failure, started, duration, until=0.0))
+            # A channel may raise what can't be told, such as a message that is no text.
+            landed = Landed(
+                claim, claim.job, self._failed(claim, error, started, duration), started, duration
+            )
+        try:
+            if job.endpoint is not None:
+                await self._tell_endpoint(job.endpoint, answer, started, breaker_opened=breaker_opened)
+            if self._suppressions.concern(job):
+                await self._suppressions.note(job, answer)
+        finally:  # a worker that is cancelled there has delivered all the same
+            self._settler.write(landed)
         return None
 
     async def _answer(self, claim: Claim) -> tuple[Job, Receipt | DeliveryError | None]:
@@ -198,6 +210,14 @@ class WorkerPool:
         except Exception:
             self._metrics.errors.labels("endpoint").inc()
             _log.exception("an endpoint's health could not be noted", endpoint=endpoint.id)
+
+    def _failed(self, claim: Claim, error: Exception, started: float, duration: float) -> Settlement:
+        """What to write down where what a channel said can't be: that it said something of the kind."""
+        failure = _failure(error, claim.job)
+        return self._settlement(claim, claim.job, failure, started, duration, until=0.0)
+
+    def _otherwise(self, landed: Landed, error: Exception) -> Settlement:
+        return self._failed(landed.claim, error, landed.started, landed.duration)
 
     def _settlement(
         self,
@@ -246,30 +266,6 @@ class WorkerPool:
             paused_until=until,
             on_unknown=self._router.on_unknown(job.route),
         )
-
-    async def _settle(self, job: Job, settlement: Settlement) -> None:
-        """Write it down, however long the store takes: what was delivered must not be forgotten.
-
-        Raises a StoreError only where the worker is to end.
-        """
-        tries = 0
-        while True:
-            try:
-                held = await self._store.settle(settlement)
-                break
-            except StoreError:
-                self._metrics.errors.labels("settle").inc()
-                if _is_to_end():
-                    raise
-                delay = _SETTLE_BACKOFF[min(tries, len(_SETTLE_BACKOFF) - 1)]
-                _log.exception("an outcome could not be written; trying again", job=settlement.job_id)
-                await asyncio.sleep(delay)
-                tries += 1
-        if not held:
-            self._metrics.stale.inc()
-            _log.warning("outcome refused: the claim is no longer held", job=settlement.job_id)
-        elif settlement.next_attempt_at is not None:
-            self._on_due(job.lane, job.priority, settlement.next_attempt_at)
 
     async def _release(self, claim: Claim, until: float = 0.0) -> None:
         """Give a job back without spending an attempt; it is not due before `until`."""

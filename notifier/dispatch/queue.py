@@ -145,7 +145,10 @@ class FairQueue:
     # For the workers -----------------------------------------------------------------------------
 
     async def get(self) -> Claim | None:
-        """Wait for the next claim to attempt; None: the queue is closed. Each one ends with `done`."""
+        """Wait for the next claim to attempt; None: the queue is closed.
+
+        Each one ends with `done`, or with `landed` and `settled`.
+        """
         if self._closed:
             return None
         claim = self._next()
@@ -159,17 +162,27 @@ class FairQueue:
             self._take_back(asking)
             raise
 
-    def done(self, claim: Claim) -> None:
-        """A worker is finished with a claim."""
+    def landed(self, claim: Claim) -> None:
+        """A worker is finished with a claim, which is held until it is `settled`."""
         lane = self._lanes[claim.job.lane]
         lane.in_flight[claim.job.priority] -= 1
         self._busy -= 1
         if not lane.unlimited:
             self._line_up(lane)
-        self._forget(claim, lane)
         if self._asking:
             self._serve_soon()
-        self.on_room(lane.name)
+
+    def settled(self, claim: Claim) -> None:
+        """What became of a claim is written down, or no longer ours to write: it leaves its room."""
+        if (claim.job.id, claim.job.claim) in self.claims:
+            lane = self._lanes[claim.job.lane]
+            self._forget(claim, lane)
+            self.on_room(lane.name)
+
+    def done(self, claim: Claim) -> None:
+        """A worker is finished with a claim, and nothing is left to write of it."""
+        self.landed(claim)
+        self.settled(claim)
 
     # What holds a lane up ------------------------------------------------------------------------
 

@@ -171,7 +171,7 @@ class Play:
         self.queue = self.notifier.queue
         self.queue.capacity, self.queue.timer = 24, loop.time
         self._hand_out, self.queue._hand_out = self.queue._hand_out, self.watch  # type: ignore[method-assign]
-        self._done, self.queue.done = self.queue.done, self.done  # type: ignore[method-assign]
+        self._landed, self.queue.landed = self.queue.landed, self.landed  # type: ignore[method-assign]
         self.notifier.upkeep.chores = [each for each in self.notifier.upkeep.chores if each.name == "claims"]
 
     def clock(self) -> float:
@@ -192,10 +192,10 @@ class Play:
         assert len(self.queue.claims) <= self.queue.capacity
         return claim
 
-    def done(self, claim: Claim) -> None:
+    def landed(self, claim: Claim) -> None:
         """See a worker finish with a job."""
         self.allowance(claim.job.lane).flying -= 1
-        self._done(claim)
+        self._landed(claim)
 
     def allowance(self, lane: str) -> Allowance:
         """The allowance of a lane, which nothing was ever taken of when it is first asked for."""

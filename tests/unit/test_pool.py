@@ -16,7 +16,7 @@ from support.watched_store import WatchedStore
 
 from notifier.channels import Channel, FunctionChannel, Message, Receipt
 from notifier.config import Config, Duration, Retry, Route, Workers
-from notifier.dispatch import pool as module
+from notifier.dispatch import settler
 from notifier.dispatch.deliverer import Deliverer
 from notifier.dispatch.lanes import BREAKER_OPEN, PAUSED, RETRY_AFTER, Stop
 from notifier.dispatch.limits import UNLIMITED, Limits
@@ -183,10 +183,10 @@ class Shop:
         return await self.store.job(claim.job.id), await self.store.attempts(claim.job.id)
 
     async def idle(self) -> None:
-        """Wait until no worker is at an attempt."""
+        """Wait until no worker is at an attempt, and every outcome is written."""
         left = asyncio.Event()
         self.queue.on_room = lambda _lane: left.set()
-        while self.queue.busy:
+        while not all(map(self.queue.is_waiting, self.queue.claims.values())):
             await left.wait()
             left.clear()
 
@@ -872,12 +872,51 @@ async def test_an_outcome_is_written_however_often_the_store_fails(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was delivered isn't forgotten, and isn't sent again."""
-    monkeypatch.setattr(module, "_SETTLE_BACKOFF", (0.0,))
+    monkeypatch.setattr(settler, "_BACKOFF", (0.0,))
     shop.store.failing["settle"] = 7
     done, attempts = await shop.attempted()
     assert done.status is COMPLETED
     assert len(attempts) == len(shop.delivered) == 1
     assert shop.counted("errors", part="settle") == 7
+
+
+async def test_workers_go_on_while_outcomes_are_written(shop: Shop) -> None:
+    """More is delivered than there are workers before a single outcome is on disk; all is held until then."""
+    go_on = asyncio.Event()
+
+    async def wait() -> None:
+        await go_on.wait()
+
+    shop.store.before["settle"] = wait
+    for _ in range(3 * len(shop.pool._workers)):
+        await shop.put()
+    while len(shop.delivered) < 3 * len(shop.pool._workers):
+        await shop.store.ping()
+    await shop.store.ping()
+    assert (shop.queue.busy, len(shop.queue.claims)) == (0, len(shop.delivered))
+    go_on.set()
+    await shop.idle()
+    assert not shop.queue.claims
+    assert (await shop.store.counts())[COMPLETED] == len(shop.delivered)
+
+
+async def test_an_end_waits_for_what_is_being_written(shop: Shop) -> None:
+    """Though its time is up: what was delivered would be sent again else."""
+    writing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> None:
+        writing.set()
+        await go_on.wait()
+
+    shop.store.before["settle"] = slowly
+    claim = await shop.put()
+    await writing.wait()
+    ending = asyncio.create_task(shop.pool.drain(0))
+    await shop.store.ping()
+    assert not ending.done()
+    go_on.set()
+    await ending
+    assert (await shop.store.job(claim.job.id)).status is COMPLETED
 
 
 async def test_a_stale_outcome_is_refused_and_counted(shop: Shop) -> None:
