@@ -73,7 +73,14 @@ class WorkerPool:
         self._suppressions = suppressions
         self._health = LaneHealth(queue, config, clock)
         self._on_due = on_due
-        self._settler = Settler(store, queue, metrics=metrics, otherwise=self._otherwise, on_due=on_due)
+        self._settler = Settler(
+            store,
+            queue,
+            most=config.workers.concurrency,
+            metrics=metrics,
+            otherwise=self._otherwise,
+            on_due=on_due,
+        )
         self._giving_back: set[asyncio.Task[None]] = set()
         self._workers: list[asyncio.Task[None]] = []
         queue.on_refused = self.give_back
@@ -133,11 +140,13 @@ class WorkerPool:
                 _log.exception("a worker failed; its job comes again when its claim ends", job=claim.job.id)
                 self._queue.done(claim)
                 continue
-            if moved is None:
-                self._queue.landed(claim)
-            else:
+            if moved is not None:
                 self._queue.done(claim)
                 self._queue.take_in([moved])
+                continue
+            self._queue.landed(claim)
+            if self._settler.behind:
+                await self._settler.catch_up()
 
     async def _attempt(self, claim: Claim) -> Claim | None:
         """Try one job once, and write down what came of it.

@@ -34,6 +34,7 @@ class Landed(Struct, frozen=True):
 class Settler:
     """Has outcomes written down. A claim is held, and renewed, until that is done.
 
+    Of `most` that are being written it is `behind`: more would be sent again if the process were killed.
     `otherwise` says what to write where a channel's words can't be.
     """
 
@@ -42,23 +43,37 @@ class Settler:
         store: Store,
         queue: FairQueue,
         *,
+        most: int,
         metrics: Metrics,
         otherwise: Callable[[Landed, Exception], Settlement],
         on_due: Callable[[str, int, float], None],
     ) -> None:
         self._store = store
         self._queue = queue
+        self._most = most
         self._metrics = metrics
         self._otherwise = otherwise
         self._on_due = on_due
         self._writing: set[asyncio.Future[bool]] = set()
         self._insisting: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
 
     def write(self, landed: Landed) -> None:
         """Have an outcome written down, however long the store takes."""
         writing = self._store.settle(landed.settlement)
         self._writing.add(writing)
         writing.add_done_callback(partial(self._written, landed))
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much is being written that nothing more should be begun."""
+        return len(self._writing) + len(self._insisting) >= self._most
+
+    async def catch_up(self) -> None:
+        """Wait until it is no longer behind."""
+        while self.behind:
+            self._ended.clear()
+            await self._ended.wait()
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is being written; what the store refuses for so long is given up."""
@@ -78,13 +93,18 @@ class Settler:
 
     def _written(self, landed: Landed, writing: asyncio.Future[bool]) -> None:
         self._writing.discard(writing)
+        self._ended.set()
         error = writing.exception()
         if error is None:
             self._end(landed, landed.settlement, held=writing.result())
         elif isinstance(error, Exception):
             insisting = asyncio.create_task(self._insist(landed, error), name="settle")
             self._insisting.add(insisting)
-            insisting.add_done_callback(self._insisting.discard)
+            insisting.add_done_callback(self._insisted)
+
+    def _insisted(self, insisting: asyncio.Task[None]) -> None:
+        self._insisting.discard(insisting)
+        self._ended.set()
 
     async def _insist(self, landed: Landed, error: Exception) -> None:
         """Try again until it is written, or can't be."""
