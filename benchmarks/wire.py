@@ -5,6 +5,7 @@ peers of these benchmarks, which frame by `Content-Length`.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from time import perf_counter
 
 from benchmarks.processes import HOST
@@ -73,7 +74,7 @@ class _SinkLine(Line):
         self._sink.took(message)
 
 
-class Posting:
+class Posting(ABC):
     """Connections to a server over which a load posts; the first that breaks, or is refused, ends it."""
 
     def __init__(self, host: str, port: int, *, connections: int) -> None:
@@ -96,9 +97,9 @@ class Posting:
         for line in lines:
             line.transport.close()
 
+    @abstractmethod
     def new_line(self) -> Line:
         """Make what speaks on one more connection."""
-        raise NotImplementedError
 
     def failed(self, problem: str) -> None:
         """End it."""

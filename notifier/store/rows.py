@@ -190,7 +190,11 @@ class _ReplayRow(Struct, frozen=True, array_like=True):
 
 
 class _ClaimedRow(Struct, frozen=True, array_like=True):
-    """The columns of `claimed`, in order."""
+    """The columns of `claimed`, in order.
+
+    Says again what `JobRow` and `EventRow` say: every claim reads it, and one flat row, without what the
+    claim knows already, is read in three quarters of the time.
+    """
 
     id: str
     channel: str

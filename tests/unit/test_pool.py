@@ -881,7 +881,7 @@ async def test_an_outcome_is_written_however_often_the_store_fails(
 
 
 async def test_workers_go_on_while_outcomes_are_written(shop: Shop) -> None:
-    """As many are delivered as there are workers, and no more: a kill would have all of them sent again."""
+    """To fewer than twice as many jobs as there are workers: a kill would have all of them sent again."""
     go_on = asyncio.Event()
 
     async def wait() -> None:
